@@ -1,0 +1,1 @@
+"""Alembic migrations; `valuedrift db upgrade` runs them."""

@@ -1,0 +1,23 @@
+"""Alembic's entry: runs on the connection `monitor.store.database` hands over, or on VALUEDRIFT_STORE_URL."""
+
+import os
+
+from alembic import context
+
+from monitor.store.database import open_engine
+from monitor.store.schema import METADATA
+
+connection = context.config.attributes.get("connection")
+
+
+def run(on: object) -> None:
+    context.configure(connection=on, target_metadata=METADATA, render_as_batch=True)  # type: ignore[arg-type]
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+if connection is not None:
+    run(connection)
+else:
+    with open_engine(os.environ.get("VALUEDRIFT_STORE_URL", "sqlite:///valuedrift.db")).begin() as own:
+        run(own)

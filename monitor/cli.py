@@ -1,0 +1,273 @@
+"""The command line. Exit codes: 0 fine, 1 alert firing with --fail-on-alert, 2 usage or configuration, 3 input."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from alerts.console import SHOWN_DEAD_LETTERS, show_alert, show_summary
+from monitor import config as configuration
+from monitor.errors import ValueDriftError
+from monitor.ingest import Ingest
+from monitor.store import reads
+from monitor.store.database import open_engine, open_store, shown, upgrade, versions
+from monitor.store.writes import Alert
+from monitor.summary import alert_values, summarise
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run a command; every foreseen failure is one line on stderr and the exit code of its kind."""
+    try:
+        code = cli.main(args=arguments, prog_name="valuedrift", standalone_mode=False)
+    except click.exceptions.Exit as e:
+        sys.exit(e.exit_code)
+    except click.Abort:
+        _fail("interrupted; run the same command again to go on where it stopped", 130)
+    except click.ClickException as e:
+        where = e.ctx.command_path if isinstance(e, click.UsageError) and e.ctx else "valuedrift"
+        _fail(f"{' '.join(e.format_message().split())} (see: {where} --help)", 2)
+    except ValueDriftError as e:
+        _fail(str(e), e.exit_code)
+    except BrokenPipeError:
+        # whoever read our output has gone, such as `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    sys.stderr.write(f"valuedrift: {message}\n")
+    sys.exit(code)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog="Documentation: docs/ in the project.")
+@click.version_option(package_name="valuedrift", message="%(prog)s %(version)s")
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings file [./valuedrift.toml].")
+@click.pass_context
+def cli(context: click.Context, config_path: Path | None) -> None:
+    """Watch what language models in production do, and say when it drifts."""
+    context.obj = config_path
+
+
+def _load(context: click.Context, **options: Any) -> configuration.Config:
+    """Settings with command-line options on top; an option is named section__key."""
+    pairs = {(name.split("__")[0], name.split("__")[1]): value for name, value in options.items()}
+    return configuration.load(context.obj, os.environ, pairs)
+
+
+_db = click.option("--db", "url", metavar="URL", help="Database [sqlite:///valuedrift.db].")
+
+
+@cli.command()
+@click.argument("source")
+@click.option("--follow", is_flag=True, help="Go on as the log grows, until interrupted.")
+@_db
+@click.option("--baseline", metavar="RULE", help="What is normal: 300 (turns), 7d, 300+24h (both), or FROM..TO dates.")
+@click.option("--false-alarm-every", metavar="TIME", help="Promised mean time between false alarms of a series [90d].")
+@click.option("--format", "log_format", type=click.Choice(["auto", "canonical", "openai", "anthropic"]), help="[auto]")
+@click.option("--deployment", metavar="NAME", help="Name for transcripts that carry none.")
+@click.option("--series-by", metavar="LABEL", multiple=True, help="Split a deployment by this label (repeatable).")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line of stdout.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw the trajectories: .png, .svg or .pdf.")
+@click.option("--fail-on-alert", is_flag=True, help="Exit 1 when an alert is firing at the end.")
+@click.pass_context
+def watch(
+    context: click.Context,
+    source: str,
+    follow: bool,
+    url: str | None,
+    baseline: str | None,
+    false_alarm_every: str | None,
+    log_format: str | None,
+    deployment: str | None,
+    series_by: tuple[str, ...],
+    as_json: bool,
+    plot: Path | None,
+    fail_on_alert: bool,
+) -> int:
+    """Judge every turn of SOURCE (a file, a directory, or - for standard input) and say what drifted.
+
+    SOURCE holds one transcript a line, plain or gzip. What was read before is not read again.
+    """
+    from classifiers.linear import load as load_classifier
+    from monitor.plot import check_path, draw
+    from monitor.watch import Watch
+    from streams.files import open_sources
+
+    config = _load(
+        context,
+        store__url=url,
+        monitor__baseline=baseline,
+        monitor__false_alarm_every=false_alarm_every,
+        input__format=log_format,
+        input__deployment=deployment,
+        input__series_by=series_by or None,
+    )
+    config.baseline_rule(), config.trajectory()  # a wrong setting is told before any work
+    if plot is not None:
+        check_path(plot)
+    sources = open_sources(source, max_line_bytes=config.input.max_event_bytes)
+    classifier = load_classifier(Path(config.classifier.weights) if config.classifier.weights else None)
+    engine = open_store(config.store.url)
+    run = Watch(engine, sources, classifier, config)
+    out = Console(highlight=False, soft_wrap=True)
+    with _Bar(run.ingests) as bar:
+        if follow:
+            _until_stopped(run, bar, Console(stderr=True, highlight=False, soft_wrap=True) if as_json else out)
+        else:
+            run.run(bar.advance)
+    summary = summarise(engine, run.offsets, run.stepper.quantifier, classifier.version, config.baseline_rule())
+    with engine.connect() as connection:
+        letters = reads.dead_letters(connection, [o.id for o in run.offsets], SHOWN_DEAD_LETTERS)
+    summary["database"] = shown(engine)
+    summary["dead_letters"] = [{"where": f"{d.source}:{d.line}", "kind": d.kind, "reason": d.reason} for d in letters]
+    summary["plot"] = None if plot is None else str(plot)
+    if plot is not None:
+        draw(engine, summary, plot)
+    if as_json:
+        click.echo(msgspec.json.encode(summary))
+    else:
+        show_summary(summary, out)
+        if plot is not None:
+            click.echo(f"picture: {plot}")
+        click.echo(f"database: {summary['database']}")
+    return int(fail_on_alert and any(a["state"] == "firing" for a in summary["alerts"]))
+
+
+def _until_stopped(run: Any, bar: _Bar, console: Console) -> None:
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+
+    def on_alert(series: str, alert: Alert) -> None:
+        show_alert(alert_values(alert, series), console)
+
+    try:
+        run.follow(bar.advance, on_alert)
+    except KeyboardInterrupt:
+        run.stepper.step()
+
+
+class _Bar:
+    """Progress with rate and time left on a terminal; nothing when piped."""
+
+    def __init__(self, ingests: list[Ingest]) -> None:
+        self._ingests = ingests
+        self._started = time.monotonic()
+        self._total = sum(i.size or 0 for i in ingests) or None
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[turns]:,} turns, {task.fields[rate]:,.0f}/s"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._task: TaskID = self._progress.add_task("judging", total=self._total, turns=0, rate=0.0)
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def advance(self, _ingest: Ingest) -> None:
+        turns = sum(i.progress.turns for i in self._ingests)
+        seconds = max(time.monotonic() - self._started, 1e-3)
+        done = sum(i.consumed for i in self._ingests)
+        self._progress.update(self._task, completed=done, turns=turns, rate=turns / seconds)
+
+
+@cli.group()
+def db() -> None:
+    """Look after the database."""
+
+
+@db.command("upgrade")
+@_db
+@click.pass_context
+def db_upgrade(context: click.Context, url: str | None) -> None:
+    """Bring the database to this version's schema."""
+    engine = open_engine(_load(context, store__url=url).store.url)
+    before, _ = versions(engine)
+    upgrade(engine)
+    after, _ = versions(engine)
+    click.echo(f"{shown(engine)}: schema {before or 'none'} -> {after}")
+
+
+@db.command("current")
+@_db
+@click.pass_context
+def db_current(context: click.Context, url: str | None) -> None:
+    """Say which schema the database has and which this version needs."""
+    engine = open_engine(_load(context, store__url=url).store.url)
+    have, want = versions(engine)
+    click.echo(f"{shown(engine)}: schema {have or 'none'}, this version needs {want}")
+
+
+@cli.command("dead-letters")
+@_db
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.pass_context
+def dead_letters(context: click.Context, url: str | None, limit: int, as_json: bool) -> None:
+    """List what could not be counted: where it stands and why."""
+    from streams.reasons import printable
+
+    engine = open_store(_load(context, store__url=url).store.url)
+    with engine.connect() as connection:
+        for d in reads.dead_letters(connection, limit=limit):
+            if as_json:
+                click.echo(msgspec.json.encode(dict(d._mapping)))
+            else:
+                click.echo(f"{printable(d.source)}:{d.line} (byte {d.position}, {d.size} bytes) {printable(d.reason)}")
+
+
+@cli.command()
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="A labelled file or a directory of them.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line of stdout.")
+@click.option("--weights-only", is_flag=True, help="Measure the shipped weights even on what they were trained on.")
+def evaluate(data: Path, as_json: bool, weights_only: bool) -> None:
+    """Measure the classifier on labelled turns.
+
+    On the data it was trained on, the figures are cross-validated by group, and by leaving whole sources out.
+    """
+    from classifiers.evaluation import run_evaluation, table
+
+    result = run_evaluation(data, weights_only=weights_only, progress=_say)
+    if as_json:
+        click.echo(msgspec.json.encode(result))
+    else:
+        click.echo(table(result))
+
+
+@cli.command()
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Directory of labelled .jsonl[.gz] files.")
+@click.option("--factors", type=click.Path(path_type=Path), help="Directory of factor labels (requests, refusals).")
+@click.option("--out", type=click.Path(path_type=Path), help="Weights file to write [the shipped one].")
+@click.option("--seed", type=int, default=0, show_default=True)
+def train(data: Path, factors: Path | None, out: Path | None, seed: int) -> None:
+    """Train, calibrate and measure the classifier, and write its weights and model card."""
+    from classifiers.training import CONTRAST, SHIPPED
+    from classifiers.training import train as run_training
+
+    run_training(data, factors, CONTRAST, out or SHIPPED, seed=seed, progress=_say)
+
+
+def _say(message: str) -> None:
+    click.echo(message, err=True)

@@ -1,0 +1,168 @@
+"""Settings: one TOML file, every key overridable by VALUEDRIFT_<SECTION>_<KEY>; an unknown key is an error."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from monitor.baseline import BaselineRule
+from monitor.errors import ConfigError
+from monitor.trajectory import Settings as TrajectorySettings
+
+DEFAULT_FILE: Final = Path("valuedrift.toml")
+_PREFIX: Final = "VALUEDRIFT_"
+_NOT_SETTINGS: Final = ("VALUEDRIFT_CONFIG", "VALUEDRIFT_TEST_")
+
+
+class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is read."""
+
+    format: str = "auto"
+    """canonical, openai, anthropic or auto."""
+    deployment: str = ""
+    """Name for events that carry none; without it such a transcript is a dead letter."""
+    series_by: tuple[str, ...] = ()
+    """Labels that split a deployment's model into several series."""
+    max_event_bytes: int = 8 * 1024 * 1024
+    """A longer line becomes a dead letter."""
+    max_series: int = 1000
+    """More series than this become dead letters: an attacker can invent deployment names."""
+    future_tolerance_minutes: float = 5.0
+    """An event further ahead of the clock becomes a dead letter."""
+
+
+class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where it is kept."""
+
+    url: str = "sqlite:///valuedrift.db"
+
+
+class Monitor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a series is followed."""
+
+    baseline: str = "300+24h"
+    """What a baseline is learned from: turns, hours or days, both, or a range (monitor.baseline.BaselineRule)."""
+    false_alarm_every: str = "90d"
+    """Promised mean time between false alarms of one series, in hours (h) or days (d)."""
+    min_window_turns: int = TrajectorySettings().min_window_turns
+    trend_cell_turns: int = TrajectorySettings().trend_cell_turns
+
+
+class Classifier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What judges."""
+
+    weights: str = ""
+    """A weights file; empty for the shipped one."""
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All settings, with the defaults that need no file."""
+
+    input: Input = Input()
+    store: Store = Store()
+    monitor: Monitor = Monitor()
+    classifier: Classifier = Classifier()
+
+    def baseline_rule(self) -> BaselineRule:
+        return BaselineRule.parse(self.monitor.baseline)
+
+    def trajectory(self) -> TrajectorySettings:
+        """Raises ConfigError on a promise that cannot be kept."""
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([hd])\s*", self.monitor.false_alarm_every)
+        days = 0.0 if match is None else float(match[1]) / (24.0 if match[2] == "h" else 1.0)
+        if days < 1:
+            raise ConfigError(
+                f"monitor.false_alarm_every {self.monitor.false_alarm_every!r} must be a day or more, such as 90d"
+            )
+        if self.monitor.min_window_turns < 1 or self.monitor.trend_cell_turns < 1:
+            raise ConfigError("monitor.min_window_turns and monitor.trend_cell_turns must be 1 or more")
+        return TrajectorySettings(
+            false_alarm_every_days=days,
+            min_window_turns=self.monitor.min_window_turns,
+            trend_cell_turns=self.monitor.trend_cell_turns,
+        )
+
+
+def load(
+    path: Path | None, environment: Mapping[str, str], options: Mapping[tuple[str, str], Any] | None = None
+) -> Config:
+    """Defaults, overlaid by the file, the environment and command-line options, in this order.
+
+    Parameters
+    ----------
+    path : a TOML file that must exist; None reads ./valuedrift.toml if it is there.
+    environment : usually os.environ.
+    options : (section, key) -> value; None values are not given.
+
+    Raises
+    ------
+    ConfigError : unreadable file, unknown key (names the nearest), or a value of the wrong type.
+    """
+    named = path or (Path(environment["VALUEDRIFT_CONFIG"]) if environment.get("VALUEDRIFT_CONFIG") else None)
+    values = _read(named or DEFAULT_FILE, must_exist=named is not None)
+    _check_names(values)
+    for name, text in environment.items():
+        if name.startswith(_PREFIX) and not name.startswith(_NOT_SETTINGS):
+            section, key = _from_variable(name)
+            values.setdefault(section, {})[key] = _typed(section, key, text, name)
+    for (section, key), value in (options or {}).items():
+        if value is not None:
+            values.setdefault(section, {})[key] = value
+    try:
+        return msgspec.convert(values, Config)
+    except msgspec.ValidationError as e:
+        raise ConfigError(f"configuration: {e}".replace("$.", "")) from e
+
+
+def _read(path: Path, *, must_exist: bool) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if must_exist:
+            raise ConfigError(f"configuration file {path} does not exist") from None
+        return {}
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise ConfigError(f"configuration file {path} cannot be read: {e}") from e
+
+
+def _sections() -> dict[str, dict[str, Any]]:
+    return {f.name: {k.name: k.type for k in msgspec.structs.fields(f.type)} for f in msgspec.structs.fields(Config)}
+
+
+def _check_names(values: dict[str, Any]) -> None:
+    known = {f"{s}.{k}" for s, keys in _sections().items() for k in keys}
+    for section, content in values.items():
+        if section not in _sections():
+            raise _unknown(f"section [{section}]", section, _sections())
+        if not isinstance(content, dict):
+            raise ConfigError(f"configuration: {section} is a section, write [{section}]")
+        for key in content:
+            if f"{section}.{key}" not in known:
+                raise _unknown(f"key {section}.{key}", f"{section}.{key}", known)
+
+
+def _from_variable(name: str) -> tuple[str, str]:
+    known = {f"{_PREFIX}{s}_{k}".upper(): (s, k) for s, keys in _sections().items() for k in keys}
+    if name not in known:
+        raise _unknown(f"environment variable {name}", name, known)
+    return known[name]
+
+
+def _unknown(what: str, name: str, known: Mapping[str, Any] | set[str]) -> ConfigError:
+    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)
+    return ConfigError(f"unknown configuration {what}; did you mean {near[0]}?")
+
+
+def _typed(section: str, key: str, text: str, name: str) -> Any:
+    kind = _sections()[section][key]
+    value: Any = [part for part in text.split(",") if part] if kind == tuple[str, ...] else text
+    try:
+        return msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError as e:
+        raise ConfigError(f"{name}={text!r}: {e}") from e

@@ -1,0 +1,92 @@
+"""The one path  transcripts -> turns -> judgements -> buckets. Pure: no I/O, no clock, no state between calls.
+
+Files, HTTP and Kafka differ only in where events come from and who keeps the offset; what happens to an event between
+being read and being stored stands here, top to bottom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classifiers.api import Classifier
+from monitor.buckets import Q_UNIT, Ints, Sums, to_fixed_point, turn_terms
+from monitor.transcript import Event, Turn, minute_of, turns_of
+
+Floats = NDArray[np.float64]
+
+
+class SeriesKey(NamedTuple):
+    """What is monitored as one: a deployment's model, split further by the labels named in `series_by`."""
+
+    deployment: str
+    model: str
+    labels: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """`deployment/model{label=value}`, as shown to people."""
+        tail = ",".join(f"{k}={v}" for k, v in self.labels)
+        return f"{self.deployment}/{self.model}" + (f"{{{tail}}}" if tail else "")
+
+
+def series_of(event: Event, series_by: Sequence[str] = ()) -> SeriesKey:
+    """The series an event belongs to; a label it lacks counts as empty."""
+    labels = event.labels or {}
+    return SeriesKey(event.deployment, event.model, tuple((k, labels.get(k, "")) for k in series_by))
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Turns with their judgements, as columns of n rows, in fixed point where they are added or stored.
+
+    Attributes
+    ----------
+    turns, series, minutes : one entry a turn.
+    q : (n, 5) probabilities in 1/4096.
+    factors : (n, 5) factor probabilities in 1/4096.
+    doubt : (n,) probability of being wrong.
+    terms : (n, SIZE) addends of the buckets.
+    version, tier : of the classifier.
+    """
+
+    turns: list[Turn]
+    series: list[SeriesKey]
+    minutes: list[int]
+    q: Ints
+    factors: Ints
+    doubt: Floats
+    terms: Ints
+    version: str
+    tier: str
+
+
+def judge(events: Sequence[Event], classifier: Classifier, series_by: Sequence[str] = ()) -> Judged:
+    """Judge every turn of the events that asks for it, and prepare what the buckets add."""
+    turns = [turn for event in events for turn in turns_of(event)]
+    judgements = classifier.classify(turns)
+    q = to_fixed_point(judgements.probabilities)
+    weights = np.array([1.0 / t.event.sample_rate for t in turns])
+    return Judged(
+        turns=turns,
+        series=[series_of(t.event, series_by) for t in turns],
+        minutes=[minute_of(t.event.ts) for t in turns],
+        q=q,
+        factors=np.rint(judgements.factors * Q_UNIT).astype(np.int64),
+        doubt=judgements.doubt,
+        terms=turn_terms(q, weights, judgements.doubt),
+        version=judgements.version,
+        tier=judgements.tier,
+    )
+
+
+def fold(judged: Judged, rows: Sequence[int]) -> dict[tuple[SeriesKey, int], Sums]:
+    """Add the chosen rows up into (series, minute) buckets."""
+    members: dict[tuple[SeriesKey, int], list[int]] = {}
+    for i in rows:
+        members.setdefault((judged.series[i], judged.minutes[i]), []).append(i)
+    return {key: Sums.of(judged.terms[which]) for key, which in members.items()}

@@ -1,0 +1,114 @@
+"""What is remembered of a series between two steps, beside its stored buckets; packs to a few kilobytes, exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.baseline import Baseline
+from monitor.buckets import Sums
+from monitor.detectors import EDetector
+from monitor.drift import Trend
+
+
+@dataclass(slots=True)
+class SeriesState:
+    """State of one series under one classifier version."""
+
+    classifier_version: str
+    next_minute: int = 0
+    """Buckets before this minute have been taken in."""
+    last_minute: int | None = None
+    """Minute of the last bucket taken in."""
+    baseline: Baseline | None = None
+    learning: Sums = field(default_factory=Sums.zero)
+    learning_from: int | None = None
+    armed_from: int = 0
+    """An onset is searched from this minute on: the end of the baseline, or of the last alert."""
+    detector: EDetector = field(default_factory=EDetector)
+    alarmed_at: int | None = None
+    """Minute of the alarm that has not recovered yet."""
+    trend: Trend = field(default_factory=Trend)
+    cell: Sums = field(default_factory=Sums.zero)
+    """Turns that the trend has not taken in yet."""
+    cell_from: int = 0
+    cell_moment: int = 0
+    """Sum of turns x minutes since cell_from: the cell's time is its turns' mean minute."""
+
+    def pack(self) -> bytes:
+        """To bytes; floats keep every bit."""
+        baseline, trend = self.baseline, self.trend
+        return msgspec.msgpack.encode(
+            _Packed(
+                classifier_version=self.classifier_version,
+                next_minute=self.next_minute,
+                last_minute=self.last_minute,
+                baseline=None
+                if baseline is None
+                else (baseline.first_minute, baseline.last_minute, baseline.sums.pack(), baseline.bounds.tolist()),
+                learning=self.learning.pack(),
+                learning_from=self.learning_from,
+                armed_from=self.armed_from,
+                log_wealth=_flat(self.detector.log_wealth),
+                alarmed_at=self.alarmed_at,
+                trend=None
+                if trend.t is None or trend.mean is None or trend.covariance is None or trend.log_weight is None
+                else (trend.t, _flat(trend.mean), _flat(trend.covariance), _flat(trend.log_weight)),
+                cell=self.cell.pack(),
+                cell_from=self.cell_from,
+                cell_moment=self.cell_moment,
+            )
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes) -> SeriesState:
+        """Inverse of `pack`. Raises ValueError on bytes of another layout."""
+        try:
+            p = msgspec.msgpack.decode(data, type=_Packed)
+        except msgspec.MsgspecError as e:
+            raise ValueError(f"damaged series state: {e}") from e
+        state = cls(
+            classifier_version=p.classifier_version,
+            next_minute=p.next_minute,
+            last_minute=p.last_minute,
+            learning=Sums.unpack(p.learning),
+            learning_from=p.learning_from,
+            armed_from=p.armed_from,
+            alarmed_at=p.alarmed_at,
+            cell=Sums.unpack(p.cell),
+            cell_from=p.cell_from,
+            cell_moment=p.cell_moment,
+        )
+        if p.baseline is not None:
+            first, last, sums, bounds = p.baseline
+            state.baseline = Baseline(first, last, Sums.unpack(sums), np.array(bounds))
+        state.detector.log_wealth = np.array(p.log_wealth).reshape(state.detector.log_wealth.shape)
+        if p.trend is not None:
+            t, mean, covariance, log_weight = p.trend
+            state.trend = Trend(
+                t, np.array(mean).reshape(-1, 2), np.array(covariance).reshape(-1, 2, 2), np.array(log_weight)
+            )
+        return state
+
+
+class _Packed(msgspec.Struct, array_like=True):
+    classifier_version: str
+    next_minute: int
+    last_minute: int | None
+    baseline: tuple[int, int, bytes, list[float]] | None
+    learning: bytes
+    learning_from: int | None
+    armed_from: int
+    log_wealth: list[float]
+    alarmed_at: int | None
+    trend: tuple[float, list[float], list[float], list[float]] | None
+    cell: bytes
+    cell_from: int
+    cell_moment: int
+
+
+def _flat(array: NDArray[np.float64]) -> list[float]:
+    return [float(x) for x in array.ravel()]

@@ -1,0 +1,212 @@
+"""The tables. Times are UTC; probabilities of single turns are kept in fixed point (1/4096)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.types import TypeDecorator
+
+from monitor.taxonomy import BEHAVIOURS, FACTORS
+from monitor.transcript import MAX_NAME
+
+METADATA: Final = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A time zone aware time in UTC; SQLite, which knows no zones, keeps it without one."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _id() -> Column[int]:
+    # SQLite gives only INTEGER PRIMARY KEY a rowid
+    return Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+
+
+def _each(prefix: str, names: tuple[str, ...], kind: type[Any]) -> list[Column[Any]]:
+    return [Column(f"{prefix}_{name}", kind, nullable=False) for name in names]
+
+
+settings = Table(
+    "settings",
+    METADATA,
+    Column("key", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+    comment="facts about this database, such as the key its text hashes are made with",
+)
+
+offsets = Table(
+    "offsets",
+    METADATA,
+    _id(),
+    Column("source", String(1024), nullable=False, unique=True),
+    Column("fingerprint", String(64), nullable=False),
+    Column("format", String(32), nullable=True),
+    Column("position", BigInteger, nullable=False),
+    Column("line", BigInteger, nullable=False),
+    Column("events", BigInteger, nullable=False),
+    Column("judged", BigInteger, nullable=False),
+    Column("turns", BigInteger, nullable=False),
+    Column("duplicates", BigInteger, nullable=False),
+    Column("dead_letters", BigInteger, nullable=False),
+    comment="how far each source has been read, advanced with what was read; its id is the shard of the buckets",
+)
+
+series = Table(
+    "series",
+    METADATA,
+    _id(),
+    Column("deployment", String(MAX_NAME), nullable=False),
+    Column("model", String(MAX_NAME), nullable=False),
+    Column("labels", Text, nullable=False),
+    Column("state", LargeBinary, nullable=True),
+    UniqueConstraint("deployment", "model", "labels"),
+    comment="what is monitored as one, and the state its detectors resume from",
+)
+
+event_keys = Table(
+    "event_keys",
+    METADATA,
+    Column("event_id", String(MAX_NAME), primary_key=True),
+    Column("offset_id", ForeignKey("offsets.id"), nullable=False),
+    Column("line", BigInteger, nullable=False),
+    comment="the ledger that alone decides whether an event is new",
+)
+
+turns = Table(
+    "turns",
+    METADATA,
+    Column("event_id", String(MAX_NAME), primary_key=True),
+    Column("turn", Integer, primary_key=True),
+    Column("series_id", ForeignKey("series.id"), nullable=False),
+    Column("ts", UtcDateTime, nullable=False),
+    Column("conversation_id", String(MAX_NAME), nullable=False),
+    Column("line", BigInteger, nullable=False),
+    Column("weight", Float, nullable=False),
+    Column("classifier_version", String(64), nullable=False),
+    Column("tier", String(16), nullable=False),
+    *_each("q", BEHAVIOURS, SmallInteger),
+    *_each("f", FACTORS, SmallInteger),
+    Column("doubt", SmallInteger, nullable=False),
+    Column("text_hash", LargeBinary(16), nullable=False),
+    Index(None, "series_id", "ts"),
+    comment="judgements; no transcript text, only a keyed hash of the answer",
+)
+
+buckets = Table(
+    "buckets",
+    METADATA,
+    Column("series_id", ForeignKey("series.id"), primary_key=True),
+    Column("classifier_version", String(64), primary_key=True),
+    Column("minute", Integer, primary_key=True),
+    Column("shard", BigInteger, primary_key=True),
+    Column("n", BigInteger, nullable=False),
+    Column("sums", LargeBinary, nullable=False),
+    comment="additive statistics of a series in a minute (monitor.buckets)",
+)
+
+points = Table(
+    "points",
+    METADATA,
+    Column("series_id", ForeignKey("series.id"), primary_key=True),
+    Column("t", UtcDateTime, primary_key=True),
+    Column("window_minutes", Integer, primary_key=True),
+    Column("classifier_version", String(64), nullable=False),
+    Column("n", BigInteger, nullable=False),
+    Column("effective_n", Float, nullable=False),
+    *(Column(f"s{end}", Float, nullable=False) for end in ("", "_lo", "_hi", "_sd")),
+    *(Column(f"misaligned{end}", Float, nullable=False) for end in ("", "_lo", "_hi")),
+    *(Column(f"p_{b}{end}", Float, nullable=False) for b in BEHAVIOURS for end in ("", "_lo", "_hi")),
+    Column("ds_dt", Float, nullable=False),
+    Column("ds_dt_se", Float, nullable=False),
+    Column("kl", Float, nullable=True),
+    Column("evidence", Float, nullable=False),
+    comment="the trajectory: S (nats), shares and dS/dt (nats/day) over the window that ends at t",
+)
+
+baselines = Table(
+    "baselines",
+    METADATA,
+    _id(),
+    Column("series_id", ForeignKey("series.id"), nullable=False),
+    Column("classifier_version", String(64), nullable=False),
+    Column("first_ts", UtcDateTime, nullable=False),
+    Column("last_ts", UtcDateTime, nullable=False),
+    Column("n", BigInteger, nullable=False),
+    Column("sums", LargeBinary, nullable=False),
+    Column("bounds", JSON, nullable=False),
+    UniqueConstraint("series_id", "classifier_version", "first_ts", name="uq_baselines_start"),
+    comment="frozen references",
+)
+
+alerts = Table(
+    "alerts",
+    METADATA,
+    Column("id", String(32), primary_key=True),
+    Column("series_id", ForeignKey("series.id"), nullable=False),
+    Column("rule", String(64), nullable=False),
+    Column("firing", Boolean, nullable=False),
+    Column("raised_at", UtcDateTime, nullable=False),
+    Column("resolved_at", UtcDateTime, nullable=True),
+    Column("onset", UtcDateTime, nullable=False),
+    Column("onset_lo", UtcDateTime, nullable=False),
+    Column("onset_hi", UtcDateTime, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("values", JSON, nullable=False),
+    Column("telling_turns", JSON, nullable=False),
+    Index(None, "series_id", "raised_at"),
+    comment="what drifted, since when, and which turns show it",
+)
+
+dead_letters = Table(
+    "dead_letters",
+    METADATA,
+    Column("offset_id", ForeignKey("offsets.id"), primary_key=True),
+    Column("line", BigInteger, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("reason", String(512), nullable=False),
+    comment="what could not be counted, where it stands and why; kind is 'bad' or 'duplicate'",
+)

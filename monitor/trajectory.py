@@ -1,0 +1,272 @@
+"""A series through time: closed buckets in, trajectory points and alarms out (design sections 2 and 3).
+
+`advance` is a pure step over buckets in time order; all it remembers between calls is `SeriesState`, a few kilobytes
+that the store keeps, so a series resumes to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from monitor.baseline import Baseline, BaselineRule
+from monitor.buckets import FEATURES, LEVELS, Bucket, Sums
+from monitor.detectors import EDetector, Increments, Onset, locate_onset
+from monitor.drift import Slope
+from monitor.entropy import Mixture, Quantifier, kl_divergence
+from monitor.state import SeriesState
+
+MINUTES_PER_DAY: Final = 1440
+WINDOWS_MINUTES: Final = (60, MINUTES_PER_DAY, 7 * MINUTES_PER_DAY)
+"""1 h, 24 h, 7 d."""
+POINT_EVERY_MINUTES: Final = 60
+"""Trajectory resolution; detectors advance every minute."""
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a series is followed; the units stand in the names."""
+
+    false_alarm_every_days: float = 90.0
+    """Promised mean time between false alarms of one series."""
+    min_window_turns: int = 20
+    """A window with fewer turns gets no point."""
+    trend_cell_turns: int = 60
+    """Turns in one estimate of S that the trend takes in, over at least an hour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The trajectory at minute `t` (exclusive end) over the `window_minutes` before it."""
+
+    t: int
+    window_minutes: int
+    mixture: Mixture
+    slope: Slope
+    kl: float | None
+    evidence: float
+    """Average wealth of the detectors over its alarm threshold; an alarm is raised at 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A detector crossed its threshold in the bucket of minute `at`; the change is to be sought from `armed_from`."""
+
+    at: int
+    armed_from: int
+    evidence: float
+    feature_shares: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """After an alarm, a day's traffic was back within the baseline's bounds."""
+
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """The baseline was frozen."""
+
+    baseline: Baseline
+
+
+Outcome = Point | Alarm | Recovery | Learned
+
+
+def advance(
+    state: SeriesState,
+    recent: Iterable[Bucket],
+    fresh: Iterable[Bucket],
+    quantifier: Quantifier,
+    rule: BaselineRule,
+    settings: Settings,
+    *,
+    closed_until: int | None = None,
+) -> Iterator[Outcome]:
+    """Take in closed buckets, changing `state`; yields what came of them, in time order.
+
+    Parameters
+    ----------
+    recent : buckets of the longest window before `state.next_minute`, in time order, one a minute.
+    fresh : buckets from `state.next_minute` on, in time order, one a minute.
+    closed_until : minutes before this are closed; None closes all. The hour of the last bucket gets its point when it
+        is closed.
+    """
+    windows = _Windows(recent)
+    step = _Step(state, quantifier, rule, settings, windows)
+    for bucket in fresh:
+        if closed_until is not None and bucket.minute >= closed_until:
+            break
+        if state.last_minute is not None:
+            hour_end = _hour_end(state.last_minute)
+            if bucket.minute >= hour_end:
+                yield from step.points(hour_end)
+        yield from step.take(bucket)
+        state.last_minute = bucket.minute
+        state.next_minute = bucket.minute + 1
+    if state.last_minute is not None and windows.grew:
+        hour_end = _hour_end(state.last_minute)
+        if closed_until is None or hour_end <= closed_until:
+            yield from step.points(hour_end)
+
+
+def _hour_end(minute: int) -> int:
+    return (minute // POINT_EVERY_MINUTES + 1) * POINT_EVERY_MINUTES
+
+
+class _Windows:
+    """Running sums over the last 1 h, 24 h and 7 d; exact, because bucket sums are integers."""
+
+    def __init__(self, recent: Iterable[Bucket]) -> None:
+        self._inside: list[deque[Bucket]] = [deque() for _ in WINDOWS_MINUTES]
+        self._sums = [Sums.zero() for _ in WINDOWS_MINUTES]
+        for bucket in recent:
+            self.add(bucket)
+        self.grew = False
+
+    def add(self, bucket: Bucket) -> None:
+        self.grew = True
+        for i, inside in enumerate(self._inside):
+            inside.append(bucket)
+            self._sums[i] = self._sums[i] + bucket.sums
+            self._drop(i, bucket.minute + 1)
+
+    def ending(self, t: int) -> Iterator[tuple[int, Sums]]:
+        """(window minutes, sums) of the windows that end at minute t, which no bucket may lie beyond."""
+        for i, minutes in enumerate(WINDOWS_MINUTES):
+            self._drop(i, t)
+            yield minutes, self._sums[i]
+
+    def _drop(self, i: int, t: int) -> None:
+        inside = self._inside[i]
+        while inside and inside[0].minute < t - WINDOWS_MINUTES[i]:
+            self._sums[i] = self._sums[i] - inside.popleft().sums
+
+
+class _Step:
+    """One series, one call of `advance`."""
+
+    def __init__(
+        self, state: SeriesState, quantifier: Quantifier, rule: BaselineRule, settings: Settings, windows: _Windows
+    ) -> None:
+        self._state = state
+        self._quantifier = quantifier
+        self._rule = rule
+        self._settings = settings
+        self._windows = windows
+        self._set_baseline(state.baseline)
+
+    def _set_baseline(self, baseline: Baseline | None) -> None:
+        self._increments = None if baseline is None else Increments(baseline.bounds)
+        self._baseline_p = None
+        if baseline is not None:
+            # a share whose every draw is 0 must not make the distance infinite
+            p = self._quantifier.estimate(baseline.sums).p + 1e-6
+            self._baseline_p = p / p.sum()
+
+    def take(self, bucket: Bucket) -> Iterator[Outcome]:
+        state = self._state
+        self._windows.add(bucket)
+        if state.baseline is None and self._rule.over(bucket.minute) and state.learning.n >= self._rule.turns:
+            assert state.last_minute is not None
+            yield self._freeze(state.last_minute)
+        if state.baseline is None:
+            yield from self._learn(bucket)
+        elif state.alarmed_at is None and self._increments is not None:
+            state.detector.update(
+                self._increments.of(bucket.sums.level_counts()), stake_days(state.last_minute, bucket.minute)
+            )
+            if state.detector.log_evidence >= np.log(self._settings.false_alarm_every_days):
+                shares = tuple(state.detector.feature_shares.tolist())
+                yield Alarm(bucket.minute, state.armed_from, self._evidence(), shares)
+                state.alarmed_at = bucket.minute
+                state.detector = EDetector()
+        self._feed_trend(bucket)
+
+    def _learn(self, bucket: Bucket) -> Iterator[Outcome]:
+        state = self._state
+        if not self._rule.wants(bucket.minute):
+            return
+        if state.learning_from is None:
+            state.learning_from = bucket.minute
+        state.learning = state.learning + bucket.sums
+        if self._rule.complete(state.learning.n, bucket.minute + 1 - state.learning_from):
+            yield self._freeze(bucket.minute)
+
+    def _freeze(self, last_minute: int) -> Learned:
+        state = self._state
+        assert state.learning_from is not None
+        state.baseline = Baseline.freeze(state.learning_from, last_minute, state.learning)
+        state.armed_from = last_minute + 1
+        self._set_baseline(state.baseline)
+        return Learned(state.baseline)
+
+    def _feed_trend(self, bucket: Bucket) -> None:
+        state = self._state
+        if not state.cell.n:
+            state.cell_from, state.cell_moment = bucket.minute, 0
+        state.cell = state.cell + bucket.sums
+        state.cell_moment += bucket.sums.n * (bucket.minute - state.cell_from)
+        span = bucket.minute + 1 - state.cell_from
+        if state.cell.n >= self._settings.trend_cell_turns and span >= POINT_EVERY_MINUTES:
+            mixture = self._quantifier.estimate(state.cell)
+            at = state.cell_from + state.cell_moment / state.cell.n
+            state.trend.update(at / MINUTES_PER_DAY, mixture.entropy.mean, max(mixture.entropy_sd**2, 1e-8))
+            state.cell = Sums.zero()
+
+    def points(self, t: int) -> Iterator[Outcome]:
+        state = self._state
+        for minutes, sums in self._windows.ending(t):
+            if minutes == MINUTES_PER_DAY and self._recovered(t, sums):
+                state.alarmed_at = None
+                state.armed_from = t
+                yield Recovery(t)
+            if sums.n < self._settings.min_window_turns:
+                continue
+            mixture = self._quantifier.estimate(sums)
+            kl = None if self._baseline_p is None else kl_divergence(mixture.p, self._baseline_p)
+            yield Point(t, minutes, mixture, state.trend.slope, kl, self._evidence())
+
+    def _evidence(self) -> float:
+        if self._state.alarmed_at is not None:
+            return 1.0
+        return float(np.exp(self._state.detector.log_evidence) / self._settings.false_alarm_every_days)
+
+    def _recovered(self, t: int, day: Sums) -> bool:
+        """Whether a whole day's traffic since the alarm was within the baseline's bounds."""
+        baseline, alarmed_at = self._state.baseline, self._state.alarmed_at
+        if baseline is None or alarmed_at is None or t < alarmed_at + MINUTES_PER_DAY:
+            return False
+        if day.n < self._settings.min_window_turns:
+            return False
+        means = day.level_counts() @ LEVELS / day.n
+        return bool((means <= baseline.bounds).all())
+
+
+def stake_days(last_minute: int | None, minute: int) -> float:
+    """Event time since the last bucket of the series, days: what a new gambler enters with."""
+    return 1 / MINUTES_PER_DAY if last_minute is None else (minute - last_minute) / MINUTES_PER_DAY
+
+
+def onset_of(alarm: Alarm, baseline: Baseline, history: Sequence[Bucket]) -> Onset:
+    """Since when a series has been changing.
+
+    Parameters
+    ----------
+    history : its buckets from `alarm.armed_from` to the alarm's, one a minute; the result's places count in it.
+    """
+    increments = Increments(baseline.bounds).of(np.stack([b.sums.level_counts() for b in history]))
+    before = [alarm.armed_from - 1, *(b.minute for b in history)]
+    stakes = np.array([stake_days(last, b.minute) for last, b in zip(before, history, strict=False)])
+    return locate_onset(increments, stakes)
+
+
+def feature_name(shares: tuple[float, ...]) -> str:
+    """The feature an alarm is mostly about."""
+    return FEATURES[int(np.argmax(shares))]

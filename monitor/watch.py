@@ -1,0 +1,89 @@
+"""`valuedrift watch`: sources in, every series moved on, a summary out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from sqlalchemy import Engine
+
+from classifiers.api import Classifier
+from monitor.config import Config
+from monitor.entropy import Quantifier
+from monitor.ingest import Clock, Ingest
+from monitor.steps import Stepper
+from monitor.store.writes import Alert, Offset
+from monitor.transcript import minute_of
+from streams.files import FileSource
+
+LATENESS_MINUTES: Final = 2
+"""A followed series' minute is closed this long after it ended, by the clock."""
+STEP_EVERY_SECONDS: Final = 5.0
+"""How often a followed source that never pauses gets its steps."""
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Watch:
+    """One run of `watch` over its sources."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        sources: Sequence[FileSource],
+        classifier: Classifier,
+        config: Config,
+        clock: Clock = utc_now,
+    ) -> None:
+        self._clock = clock
+        self.ingests = [Ingest(engine, source, classifier, config, clock) for source in sources]
+        self.stepper = Stepper(
+            engine, Quantifier(classifier.calibration), classifier.version, config.baseline_rule(), config.trajectory()
+        )
+
+    @property
+    def offsets(self) -> list[Offset]:
+        return [i.offset for i in self.ingests]
+
+    def run(self, on_chunk: Callable[[Ingest], None]) -> list[tuple[str, Alert]]:
+        """Read every source to its end, then move the series on; returns the alerts that this raised.
+
+        What order the sources are read in does not matter: detectors see their buckets when all are there.
+        """
+        for ingest in self.ingests:
+            for _ in ingest.run():
+                on_chunk(ingest)
+        return self.stepper.step()
+
+    def follow(self, on_chunk: Callable[[Ingest], None], on_alert: Callable[[str, Alert], None]) -> None:
+        """Read the sources for ever, moving the series on whenever there is nothing to read; ends by exception."""
+        streams = [(i, i.run(follow=True)) for i in self.ingests]
+        last_step = -math.inf
+        pending = True
+        while streams:
+            busy = False
+            for ingest, stream in list(streams):
+                stored = _next(stream)
+                if stored is None:  # gzip ends even when followed
+                    streams.remove((ingest, stream))
+                elif stored:
+                    busy = pending = True
+                    on_chunk(ingest)
+            now = self._clock()
+            if pending and (not busy or now.timestamp() - last_step > STEP_EVERY_SECONDS):
+                for series, alert in self.stepper.step(closed_until=minute_of(now) - LATENESS_MINUTES):
+                    on_alert(series, alert)
+                last_step = now.timestamp()
+                # buckets too young to close are looked at again
+                pending = busy or self._young(now)
+
+    def _young(self, now: datetime) -> bool:
+        return any(i.progress.newest_minute >= minute_of(now) - LATENESS_MINUTES for i in self.ingests)
+
+
+def _next(stream: Iterator[bool]) -> bool | None:
+    return next(stream, None)

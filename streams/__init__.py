@@ -1,0 +1,4 @@
+"""Where transcripts come from: files, directories and standard input, and the log formats they are written in.
+
+Data flows  bytes -> `files` (lines with their position) -> `formats` (checked events, or dead letters with a reason).
+"""
