@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Final
 
 from sqlalchemy import Connection, Engine
@@ -31,6 +32,9 @@ from monitor.transcript import time_of
 ONSET_HORIZON_MINUTES: Final = 28 * MINUTES_PER_DAY
 """An onset is sought no further back: it bounds what is read at an alarm."""
 
+SLICE_MINUTES: Final = 7 * MINUTES_PER_DAY
+"""A step's transaction covers this much event time; a multiple of an hour, so that no hour is cut in two."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stepper:
@@ -45,7 +49,8 @@ class Stepper:
     def step(self, closed_until: int | None = None) -> list[tuple[str, Alert]]:
         """Advance all series over the buckets before minute `closed_until` (None: all); returns (series, new alert).
 
-        Each series moves in one transaction, so a kill between or within leaves every series at a whole step.
+        A series moves a week of event time a transaction: memory and the time a database is locked stay bounded, and a
+        kill leaves every series at a whole step, to go on from there.
         """
         with self.engine.connect() as connection:
             found = reads.all_series(connection)
@@ -56,32 +61,40 @@ class Stepper:
         if state is None or state.classifier_version != self.version:
             # judgements of another classifier version are never compared with this one's: learn anew
             state = SeriesState(self.version)
+        raised: list[Alert] = []
+        with self.engine.connect() as reader:
+            start = state.next_minute
+            recent = list(reads.buckets(reader, series.id, self.version, start - max(WINDOWS_MINUTES), start))
+            fresh = reads.buckets(reader, series.id, self.version, start)
+            for week, members in groupby(fresh, key=lambda bucket: bucket.minute // SLICE_MINUTES):
+                end = (week + 1) * SLICE_MINUTES
+                piece = list(members)
+                until = end if closed_until is None else min(end, closed_until)
+                if piece[0].minute >= until:
+                    break
+                raised += self._step_piece(series, state, recent, piece, until)
+                recent = [b for b in recent + piece if b.minute >= end - max(WINDOWS_MINUTES)]
+        return raised
+
+    def _step_piece(
+        self, series: reads.StoredSeries, state: SeriesState, recent: list[Bucket], piece: list[Bucket], until: int
+    ) -> list[Alert]:
         points: list[Point] = []
         learned: list[Baseline] = []
         raised: list[Alert] = []
         resolved_at = None
-        with self.engine.connect() as reader:
-            recent = reads.buckets(
-                reader, series.id, self.version, state.next_minute - max(WINDOWS_MINUTES), state.next_minute
-            )
-            fresh = reads.buckets(reader, series.id, self.version, state.next_minute)
-            before = state.next_minute
-            for outcome in advance(
-                state, list(recent), fresh, self.quantifier, self.rule, self.settings, closed_until=closed_until
-            ):
-                match outcome:
-                    case Point():
-                        points.append(outcome)
-                    case Learned(baseline):
-                        learned.append(baseline)
-                    case Alarm():
-                        assert state.baseline is not None
-                        raised.append(self._alert(series, outcome, state.baseline))
-                    case Recovery(at):
-                        resolved_at = time_of(at)
-                        raised = [replace(a, firing=False, resolved_at=resolved_at) if a.firing else a for a in raised]
-        if state.next_minute == before and not points:
-            return []
+        for outcome in advance(state, recent, piece, self.quantifier, self.rule, self.settings, closed_until=until):
+            match outcome:
+                case Point():
+                    points.append(outcome)
+                case Learned(baseline):
+                    learned.append(baseline)
+                case Alarm():
+                    assert state.baseline is not None
+                    raised.append(self._alert(series, outcome, state.baseline))
+                case Recovery(at):
+                    resolved_at = time_of(at)
+                    raised = [replace(a, firing=False, resolved_at=resolved_at) if a.firing else a for a in raised]
         with writing(self.engine) as connection:
             write_step(connection, series.id, state, points, learned, raised, resolved_at)
         return raised

@@ -59,9 +59,8 @@ def _series(
 def _current(connection: Any, series_id: int, version: str) -> dict[str, Any] | None:
     """The latest point of the 24 h window, else of the longest that has one."""
     for minutes in (MINUTES_PER_DAY, *reversed(WINDOWS_MINUTES)):
-        rows = reads.points(connection, series_id, version, minutes)
-        if rows:
-            p = rows[-1]
+        p = reads.latest_point(connection, series_id, version, minutes)
+        if p is not None:
             return {
                 "t": p["t"].isoformat(),
                 "window_hours": minutes // 60,

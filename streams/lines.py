@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 BOM: Final = b"\xef\xbb\xbf"
+CHUNK_BYTES: Final = 1 << 24
+"""A chunk ends early when its lines hold this many bytes: a few hundred of the longest would not fit the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Successive lines: chunk k holds those numbered (k * chunk_lines, (k + 1) * chunk_lines].
+    """Successive lines up to the next multiple of `chunk_lines`, or fewer when they hold `CHUNK_BYTES`.
 
     Attributes
     ----------
@@ -53,7 +55,8 @@ class Chunk:
 class Splitter:
     """Cuts blocks of bytes into lines and lines into chunks.
 
-    Holds one chunk and at most `max_line_bytes` of an unfinished line; of a longer line only the length is kept.
+    Holds one chunk and at most `max_line_bytes` of an unfinished line; of a longer line only the length is kept. Where a
+    chunk ends depends on the text since the last one alone, so a pass that resumes there cuts as the first one did.
 
     Parameters
     ----------
@@ -71,6 +74,7 @@ class Splitter:
         self._line = line  # lines consumed
         self._first = line + 1
         self._lines: list[Line] = []
+        self._kept = 0  # bytes in them
         self._pending = io.BytesIO()  # its getvalue() hands the bytes over without copying them
         self._size = 0  # bytes of the unfinished line, also those not kept
         self._last = b""
@@ -102,7 +106,8 @@ class Splitter:
             else:
                 self._add(block[start:end], end - start, 1)
             start = end + 1
-            if self._line % self._chunk_lines == 0 and self._line >= self._first:
+            full = self._line % self._chunk_lines == 0 or self._kept >= CHUNK_BYTES
+            if full and self._line >= self._first:
                 done.append(self._cut())
         if start < len(block):
             self._grow(block[start:])
@@ -128,7 +133,7 @@ class Splitter:
 
     def _cut(self, damage: str | None = None) -> Chunk:
         chunk = Chunk(self._lines, self._first, self._at, self._line, damage)
-        self._lines, self._first = [], self._line + 1
+        self._lines, self._first, self._kept = [], self._line + 1, 0
         return chunk
 
     def _grow(self, piece: bytes) -> None:
@@ -169,3 +174,4 @@ class Splitter:
             self._lines.append(Line(self._line, offset, size, None, problem))
         elif data and not data.isspace():
             self._lines.append(Line(self._line, offset, size, data))
+            self._kept += size

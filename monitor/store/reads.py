@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Select, func, select
 
 from monitor.buckets import Q_UNIT, Bucket, Sums
 from monitor.engine import SeriesKey
@@ -123,13 +123,21 @@ def alerts(connection: Connection, series_id: int) -> list[Alert]:
 
 def points(connection: Connection, series_id: int, version: str, window_minutes: int) -> Sequence[Mapping[str, Any]]:
     """Trajectory points of one window length, oldest first, by the table's column names."""
-    t = schema.points
-    query = (
-        select(t)
-        .where(t.c.series_id == series_id, t.c.classifier_version == version, t.c.window_minutes == window_minutes)
-        .order_by(t.c.t)
-    )
+    query = _points(series_id, version, window_minutes).order_by(schema.points.c.t)
     return cast(Sequence[Mapping[str, Any]], connection.execute(query).mappings().all())
+
+
+def latest_point(connection: Connection, series_id: int, version: str, window_minutes: int) -> Mapping[str, Any] | None:
+    """The last trajectory point of one window length, by the table's column names."""
+    query = _points(series_id, version, window_minutes).order_by(schema.points.c.t.desc()).limit(1)
+    return cast(Mapping[str, Any] | None, connection.execute(query).mappings().first())
+
+
+def _points(series_id: int, version: str, window_minutes: int) -> Select[Any]:
+    t = schema.points
+    return select(t).where(
+        t.c.series_id == series_id, t.c.classifier_version == version, t.c.window_minutes == window_minutes
+    )
 
 
 def dead_letters(connection: Connection, offset_ids: Sequence[int] | None = None, limit: int = 100) -> list[Any]:

@@ -141,34 +141,18 @@ class ChunkWriter:
         before = self.offset
         with writing(self._engine) as connection:
             new, dead = self._claim(connection, arrivals)
-            letters = [*bad, *dead]
+            letters = self._keep(connection, [*bad, *dead])
             rows = [] if judged is None else [i for i, t in enumerate(judged.turns) if t.event.event_id in new]
             if judged is not None and rows:
                 self._store_turns(connection, judged, rows, new)
                 self._add_buckets(connection, judged, rows)
-            if letters:
-                table = schema.dead_letters
-                connection.execute(
-                    _insert(table, connection).on_conflict_do_nothing(),
-                    [
-                        {
-                            "offset_id": before.id,
-                            "line": d.line,
-                            "position": d.position,
-                            "size": d.size,
-                            "kind": d.kind,
-                            "reason": d.reason,
-                        }
-                        for d in letters
-                    ],
-                )
             after = replace(
                 before,
                 fingerprint=fingerprint,
                 format=format,
                 position=position,
                 line=line,
-                events=before.events + len(arrivals) + len(bad),
+                events=before.events + len(new) + len(letters),
                 judged=before.judged + len(new),
                 turns=before.turns + len(rows),
                 duplicates=before.duplicates + sum(d.kind == DUPLICATE for d in letters),
@@ -218,6 +202,29 @@ class ChunkWriter:
                 reason = f"duplicate of event {a.event.event_id}, first seen at {seen.get(a.event.event_id, '?')}"
                 dead.append(DeadLetter(a.line, a.position, a.size, DUPLICATE, reason[:500]))
         return {k: a for k, a in first.items() if k in claimed}, dead
+
+    def _keep(self, connection: Connection, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+        """Store dead letters; returns those that were not on record, as damage at the end of a file may be."""
+        if not letters:
+            return []
+        table = schema.dead_letters
+        kept = set(
+            connection.execute(
+                _insert(table, connection).on_conflict_do_nothing().returning(table.c.line),
+                [
+                    {
+                        "offset_id": self.offset.id,
+                        "line": d.line,
+                        "position": d.position,
+                        "size": d.size,
+                        "kind": d.kind,
+                        "reason": d.reason,
+                    }
+                    for d in letters
+                ],
+            ).scalars()
+        )
+        return [d for d in letters if d.line in kept]
 
     def _first_seen(self, connection: Connection, event_ids: Sequence[str]) -> dict[str, str]:
         keys, offsets = schema.event_keys, schema.offsets

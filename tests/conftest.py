@@ -1,0 +1,88 @@
+"""Shared by all tests: the bundled log, larger logs made of it, and the product run as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples" / "two_weeks.jsonl"
+TRUTH = ROOT / "examples" / "two_weeks.truth.json"
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def repeated(events: list[dict[str, Any]], times: int) -> list[dict[str, Any]]:
+    """The events several times over, a day apart, under other ids: a longer log with the same prose."""
+    out = []
+    for k in range(times):
+        for e in events:
+            ts = datetime.fromisoformat(e["ts"]) + timedelta(days=k)
+            out.append(
+                e
+                | {
+                    "event_id": f"{e['event_id']}-{k}",
+                    "conversation_id": f"{e['conversation_id']}-{k}",
+                    "ts": ts.isoformat(),
+                }
+            )
+    return out
+
+
+def write_log(path: Path, events: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(e, ensure_ascii=False) + "\n" for e in events), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def examples() -> list[dict[str, Any]]:
+    """The bundled transcripts."""
+    return [json.loads(line) for line in EXAMPLES.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="session")
+def truth() -> dict[str, Any]:
+    """What is known of them: the drifting deployment, its onset, the behaviour of every turn."""
+    return dict(json.loads(TRUTH.read_text(encoding="utf-8")))
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [str(Path(sys.executable).parent / "valuedrift"), *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    """The caller's environment without settings of the product."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("VALUEDRIFT_")}
+
+
+@pytest.fixture
+def valuedrift(tmp_path: Path) -> Run:
+    """Runs the console script in an empty folder."""
+
+    def run(*arguments: str | Path, env: dict[str, str] | None = None, **more: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(*arguments),
+            cwd=tmp_path,
+            env=environment() | (env or {}),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            **more,
+        )
+
+    return run
+
+
+def last_json(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The object on the last line of stdout."""
+    assert done.returncode in (0, 1), done.stderr
+    return dict(json.loads(done.stdout.splitlines()[-1]))
