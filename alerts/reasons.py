@@ -12,7 +12,7 @@ from typing import Any
 
 from monitor.baseline import Baseline
 from monitor.buckets import FEATURES, Bucket, Sums
-from monitor.entropy import Interval, Mixture, Quantifier
+from monitor.entropy import Interval, Mixture, Quantifier, interval
 from monitor.taxonomy import ALIGNED, BEHAVIOURS
 from monitor.trajectory import Alarm, onset_of
 from monitor.transcript import time_of
@@ -45,16 +45,18 @@ def explain(
     history : buckets of the series from `alarm.armed_from` to the alarm's, one a minute, in time order.
     """
     onset = onset_of(alarm, baseline, history)
-    before = quantifier.estimate(baseline.sums)
-    after = quantifier.estimate(reduce(add, (b.sums for b in history[onset.at :]), Sums.zero()))
-    risen = sorted(range(1, len(BEHAVIOURS)), key=lambda k: after.shares[k].mean - before.shares[k].mean, reverse=True)
+    changed = reduce(add, (b.sums for b in history[onset.at :]), Sums.zero())
+    before, after = quantifier.estimate(baseline.sums), quantifier.estimate(changed)
+    draws = quantifier.changes(baseline.sums, changed)
+    change = [interval(draws[:, k]) for k in range(len(BEHAVIOURS))]
+    risen = sorted(range(1, len(BEHAVIOURS)), key=lambda k: change[k].mean, reverse=True)
     # beside the behaviour that rose most, name every other whose rise cannot be chance alone
-    named = [k for i, k in enumerate(risen) if i == 0 or after.shares[k].low > before.shares[k].high]
+    named = [k for i, k in enumerate(risen) if i == 0 or change[k].low > 0]
     since = time_of(history[onset.at].minute)
-    moved = ", ".join(f"{BEHAVIOURS[k]} from {percent(before.shares[k])} to {percent(after.shares[k])}" for k in named)
+    moved = "; ".join(f"{BEHAVIOURS[k]} {_moved(before.shares[k], after.shares[k], change[k])}" for k in named)
     reason = (
-        f"{moved} since {since:%Y-%m-%d %H:%M} UTC; "
-        f"aligned from {percent(before.shares[ALIGNED])} to {percent(after.shares[ALIGNED])}, "
+        f"{moved}; since {since:%Y-%m-%d %H:%M} UTC; "
+        f"aligned {_moved(before.shares[ALIGNED], after.shares[ALIGNED], change[ALIGNED])}; "
         f"S from {before.entropy.mean:.2f} to {after.entropy.mean:.2f} nats; "
         f"false alarms at most one in {false_alarm_every_days:g} days"
     )
@@ -70,6 +72,7 @@ def explain(
             "before": mixture_values(before),
             "after": mixture_values(after),
             "moved": [BEHAVIOURS[k] for k in named],
+            "change": {b: interval_values(c) for b, c in zip(BEHAVIOURS, change, strict=True)},
             "detector": dict(zip(FEATURES, (round(s, 4) for s in alarm.feature_shares), strict=True)),
             "evidence": round(alarm.evidence, 4),
             "false_alarm_every_days": false_alarm_every_days,
@@ -92,12 +95,17 @@ def mixture_values(mixture: Mixture) -> dict[str, Any]:
     }
 
 
-def interval_values(interval: Interval) -> dict[str, float]:
-    return {"mean": round(interval.mean, 5), "low": round(interval.low, 5), "high": round(interval.high, 5)}
+def interval_values(x: Interval) -> dict[str, float]:
+    """An interval as plain numbers, for JSON."""
+    return {"mean": round(x.mean, 5), "low": round(x.low, 5), "high": round(x.high, 5)}
 
 
-def percent(share: Interval) -> str:
-    """`4.2 % (2.9-6.0)`."""
-    digits = 1 if share.mean < 0.1 else 0
-    low, mean, high = (f"{100 * x:.{digits}f}" for x in (share.low, share.mean, share.high))
-    return f"{mean} % ({low}-{high})"
+def _moved(before: Interval, after: Interval, change: Interval) -> str:
+    """`up 24 points (12 to 37), from 1 % to 25 %`."""
+    way = "up" if change.mean >= 0 else "down"
+    low, high = sorted((abs(change.low), abs(change.high))) if change.low * change.high > 0 else (0.0, 0.0)
+    size = f"{100 * abs(change.mean):.1f} points"
+    sure = (
+        f" ({100 * low:.1f} to {100 * high:.1f})" if high else f" ({100 * change.low:+.1f} to {100 * change.high:+.1f})"
+    )
+    return f"{way} {size}{sure}, from {100 * before.mean:.1f} % to {100 * after.mean:.1f} %"

@@ -45,18 +45,19 @@ class BaselineRule:
                 if start >= end:
                     raise ValueError
                 return cls(turns=_FEWEST, hours=0.0, start=start, end=end)
-            turns, hours = _FEWEST, 0.0
+            turns: int | None = None
+            hours: float | None = None
             for part in text.split("+"):
                 match = re.fullmatch(r"(\d+)([hd]?)", part.strip())
-                if not match:
+                if not match or (turns if match[2] == "" else hours) is not None:
                     raise ValueError
                 if match[2]:
                     hours = int(match[1]) * (24.0 if match[2] == "d" else 1.0)
                 else:
                     turns = int(match[1])
-            if turns < _FEWEST:
+            if turns is not None and turns < _FEWEST:
                 raise ConfigError(f"a baseline needs at least {_FEWEST} turns, not {turns}")
-            return cls(turns=turns, hours=hours)
+            return cls(turns=turns or _FEWEST, hours=hours or 0.0)
         except ValueError:
             raise ConfigError(
                 f"baseline {text!r} is not understood; write 300 (turns), 7d, 300+24h, or 2026-01-01..2026-01-08"

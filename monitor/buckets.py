@@ -27,7 +27,7 @@ Q_UNIT: Final = 1 << 12
 W_UNIT: Final = 1 << 3
 """A weight is kept as a multiple of 1/8."""
 MAX_WEIGHT: Final = 1024.0
-"""Largest turn weight (sample_rate 1/1024): with it, 2^27 turns fit a bucket before 64 bits overflow."""
+"""Largest turn weight (sample_rate 1/1024): with it, 2^24 turns fit a bucket before 64 bits overflow."""
 MOMENT_UNIT: Final = 1 << 16
 """Second moments are kept in multiples of 2^-16."""
 
@@ -93,8 +93,10 @@ def turn_terms(q: Ints, weights: Floats, doubt: Floats) -> Ints:
     -------
     (n, SIZE) int64.
     """
-    if ((weights <= 0) | (weights > MAX_WEIGHT)).any():
+    if not ((weights > 0) & (weights <= MAX_WEIGHT)).all():
         raise ValueError(f"turn weights lie in (0, {MAX_WEIGHT:g}]")
+    if not ((doubt >= 0) & (doubt <= 1)).all():
+        raise ValueError("doubt lies in [0, 1]")
     n = len(q)
     terms = np.zeros((n, SIZE), dtype=np.int64)
     w = np.maximum(np.rint(weights * W_UNIT).astype(np.int64), 1)
@@ -199,7 +201,10 @@ class Sums:
             raise ValueError(f"damaged bucket: {e}") from e
         if len(values) > SIZE:
             raise ValueError(f"bucket of a newer layout: {len(values)} sums, this version knows {SIZE}")
-        return cls(np.array(values + [0] * (SIZE - len(values)), dtype=np.int64))
+        try:
+            return cls(np.array(values + [0] * (SIZE - len(values)), dtype=np.int64))
+        except OverflowError as e:
+            raise ValueError("damaged bucket: a sum beyond 64 bits") from e
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ DRAWS: Final = 256
 """Posterior draws behind an interval."""
 PRIOR_TURNS: Final = 10.0
 """Weight, in turns, of the classifier's own per-turn spread in a window's covariance."""
+SAMPLING_DRAWS: Final = 64
+"""Draws behind the standard deviation of S from sampling alone."""
 TAILS: Final = (0.05, 0.95)
 """Quantiles of the 90 % interval."""
 
@@ -92,7 +94,8 @@ class Mixture:
     effective_n : turns, after unequal weights.
     shares : one Interval a behaviour, in taxonomy order.
     entropy : S, nats.
-    entropy_sd : posterior standard deviation of S, nats.
+    entropy_sd : standard deviation of S from the window's sampling alone, nats: the confusion's error is common to all
+        windows of a series, so it does not blur how S moves.
     misaligned : 1 - share of aligned.
     """
 
@@ -109,7 +112,8 @@ class Mixture:
         return np.array([s.mean for s in self.shares])
 
 
-def _interval(draws: Floats) -> Interval:
+def interval(draws: Floats) -> Interval:
+    """Mean and 90 % interval of draws."""
     low, high = np.quantile(draws, TAILS)
     return Interval(float(draws.mean()), float(low), float(high))
 
@@ -130,31 +134,42 @@ class Quantifier:
         confusions = np.empty((DRAWS, K, K))
         for y in range(K):
             confusions[:, y] = rng.dirichlet(_dirichlet_parameters(calibration, y), size=DRAWS)
-        self._noise = rng.standard_normal((DRAWS, K))
+        self._noise = rng.standard_normal((2, DRAWS, K))
         # q sums to 1, so its covariance is singular along (1, ..., 1): a ridge makes the metric proper without changing
         # the solution inside the simplex, where five unknowns fit five equations exactly whatever the metric.
         self._spread = calibration.covariance.mean(axis=0)
         metric = np.linalg.inv(self._spread + np.eye(K) * (1e-3 + np.trace(self._spread) / K * 0.1))
         self._solvers = _FaceSolvers(confusions, metric)
+        self._at_mean = _FaceSolvers(np.repeat(calibration.mean[None], SAMPLING_DRAWS, axis=0), metric)
 
     def estimate(self, sums: Sums) -> Mixture:
         """Mixture of the turns in `sums`. Deterministic. Raises ValueError when there are none."""
-        mean = sums.mean()
-        covariance = sums.mean_covariance(self._spread, PRIOR_TURNS)
-        values, vectors = np.linalg.eigh(covariance)
-        root = vectors * np.sqrt(np.maximum(values, 0.0))
-        # multiplied out by hand: a matrix product may round differently from one BLAS build to the next
-        q = mean + (self._noise[:, None, :] * root[None, :, :]).sum(axis=2)
+        q = self._means(sums, 0)
         p = self._solvers.solve(q)
         s = entropy(p)
         return Mixture(
             n=sums.n,
             effective_n=sums.effective_n,
-            shares=tuple(_interval(p[:, k]) for k in range(K)),
-            entropy=_interval(s),
-            entropy_sd=float(s.std(ddof=1)),
-            misaligned=_interval(1.0 - p[:, ALIGNED]),
+            shares=tuple(interval(p[:, k]) for k in range(K)),
+            entropy=interval(s),
+            entropy_sd=float(entropy(self._at_mean.solve(q[:SAMPLING_DRAWS])).std(ddof=1)),
+            misaligned=interval(1.0 - p[:, ALIGNED]),
         )
+
+    def changes(self, before: Sums, after: Sums) -> Floats:
+        """(draws, 5) changes of the shares from one window to another, under the same draw of the confusion each.
+
+        Whatever the classifier gets wrong in the same way in both windows cancels, so a change is known better than the
+        difference of two intervals would have it.
+        """
+        return self._solvers.solve(self._means(after, 1)) - self._solvers.solve(self._means(before, 0))
+
+    def _means(self, sums: Sums, stream: int) -> Floats:
+        """(draws, 5) redrawn means of the probabilities."""
+        mean = sums.mean()
+        values, vectors = np.linalg.eigh(sums.mean_covariance(self._spread, PRIOR_TURNS))
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        return np.asarray(mean + np.einsum("bj,ij->bi", self._noise[stream], root))
 
 
 def _dirichlet_parameters(calibration: Calibration, y: int) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -47,17 +47,22 @@ def draw(engine: Engine, summary: dict[str, Any], path: Path) -> None:
     with mpl.rc_context({"font.size": 10, "axes.edgecolor": "#9aa5ad", "text.color": _INK, "axes.labelcolor": _INK}):
         figure = Figure(figsize=(11, 0.7 + 4.6 * max(1, len(chosen))), dpi=110, layout="constrained")
         FigureCanvasAgg(figure)
-        rows = figure.subplots(2 * max(1, len(chosen)), 1, squeeze=False, height_ratios=[3, 2] * max(1, len(chosen)))[
-            :, 0
-        ]
+        shown = max(1, len(chosen))
+        rows = figure.subplots(2 * shown, 1, squeeze=False, height_ratios=[3, 2] * shown)[:, 0]
         with engine.connect() as connection:
             ids = {s.key.name: s.id for s in reads.all_series(connection)}
             for i, s in enumerate(chosen):
                 points = reads.points(connection, ids[s["series"]], summary["classifier"], MINUTES_PER_DAY)
                 _draw_entropy(rows[2 * i], s, points)
                 _draw_mixture(rows[2 * i + 1], s, points, legend=i == 0)
-                rows[2 * i].sharex(rows[2 * i + 1])
-        if not chosen:
+                rows[2 * i + 1].sharex(rows[0])
+                rows[2 * i].sharex(rows[0])
+        if chosen:
+            margin = timedelta(minutes=30)
+            rows[0].set_xlim(
+                min(_time(s["first"]) for s in chosen) - margin, max(_time(s["last"]) for s in chosen) + margin
+            )
+        else:
             for axes in rows:
                 axes.axis("off")
             rows[0].text(0.5, 0.5, "no turns were judged", ha="center")
@@ -132,13 +137,16 @@ def _draw_mixture(axes: Any, s: dict[str, Any], points: Any, *, legend: bool) ->
     axes.set_ylim(0, min(1.0, most * 1.25))
     axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.0f} %")
     axes.set_ylabel("share of turns")
-    axes.margins(x=0)
+    axes.tick_params(labelbottom=True)
     locator: Any = AutoDateLocator()  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     axes.spines[["top", "right"]].set_visible(False)
     if legend and points:
-        axes.legend(ncols=5, loc="upper left", frameon=False, fontsize=9, handlelength=1.2, columnspacing=1.4)
+        axes.legend(
+            ncols=5, loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize=9, handlelength=1.2,
+            columnspacing=1.4, borderaxespad=0.2,
+        )  # fmt: skip
 
 
 def _stretches(points: Any, most_hours: float = 30.0) -> list[tuple[int, int]]:

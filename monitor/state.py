@@ -23,6 +23,8 @@ class SeriesState:
     """Buckets before this minute have been taken in."""
     last_minute: int | None = None
     """Minute of the last bucket taken in."""
+    point_due: bool = False
+    """The hour of the last bucket has had no point yet."""
     baseline: Baseline | None = None
     learning: Sums = field(default_factory=Sums.zero)
     learning_from: int | None = None
@@ -46,6 +48,7 @@ class SeriesState:
                 classifier_version=self.classifier_version,
                 next_minute=self.next_minute,
                 last_minute=self.last_minute,
+                point_due=self.point_due,
                 baseline=None
                 if baseline is None
                 else (baseline.first_minute, baseline.last_minute, baseline.sums.pack(), baseline.bounds.tolist()),
@@ -74,6 +77,7 @@ class SeriesState:
             classifier_version=p.classifier_version,
             next_minute=p.next_minute,
             last_minute=p.last_minute,
+            point_due=p.point_due,
             learning=Sums.unpack(p.learning),
             learning_from=p.learning_from,
             armed_from=p.armed_from,
@@ -94,10 +98,11 @@ class SeriesState:
         return state
 
 
-class _Packed(msgspec.Struct, array_like=True):
+class _Packed(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     classifier_version: str
     next_minute: int
     last_minute: int | None
+    point_due: bool
     baseline: tuple[int, int, bytes, list[float]] | None
     learning: bytes
     learning_from: int | None

@@ -26,6 +26,7 @@ from monitor.trajectory import (
     Recovery,
     Settings,
     advance,
+    points_due_before,
 )
 from monitor.transcript import time_of
 
@@ -74,10 +75,17 @@ class Stepper:
                     break
                 raised += self._step_piece(series, state, recent, piece, until)
                 recent = [b for b in recent + piece if b.minute >= end - max(WINDOWS_MINUTES)]
+            if points_due_before(state, closed_until):
+                raised += self._step_piece(series, state, recent, [], closed_until)
         return raised
 
     def _step_piece(
-        self, series: reads.StoredSeries, state: SeriesState, recent: list[Bucket], piece: list[Bucket], until: int
+        self,
+        series: reads.StoredSeries,
+        state: SeriesState,
+        recent: list[Bucket],
+        piece: list[Bucket],
+        until: int | None,
     ) -> list[Alert]:
         points: list[Point] = []
         learned: list[Baseline] = []

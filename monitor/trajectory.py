@@ -26,6 +26,8 @@ WINDOWS_MINUTES: Final = (60, MINUTES_PER_DAY, 7 * MINUTES_PER_DAY)
 """1 h, 24 h, 7 d."""
 POINT_EVERY_MINUTES: Final = 60
 """Trajectory resolution; detectors advance every minute."""
+_LARGEST_LOG: Final = 700.0
+"""Evidence is shown up to exp of this; the detectors themselves keep logs."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,22 +100,25 @@ def advance(
     closed_until : minutes before this are closed; None closes all. The hour of the last bucket gets its point when it
         is closed.
     """
-    windows = _Windows(recent)
-    step = _Step(state, quantifier, rule, settings, windows)
+    step = _Step(state, quantifier, rule, settings, _Windows(recent))
     for bucket in fresh:
         if closed_until is not None and bucket.minute >= closed_until:
             break
-        if state.last_minute is not None:
-            hour_end = _hour_end(state.last_minute)
-            if bucket.minute >= hour_end:
-                yield from step.points(hour_end)
+        if points_due_before(state, bucket.minute):
+            yield from step.points()
         yield from step.take(bucket)
         state.last_minute = bucket.minute
         state.next_minute = bucket.minute + 1
-    if state.last_minute is not None and windows.grew:
-        hour_end = _hour_end(state.last_minute)
-        if closed_until is None or hour_end <= closed_until:
-            yield from step.points(hour_end)
+        state.point_due = True
+    if points_due_before(state, closed_until):
+        yield from step.points()
+
+
+def points_due_before(state: SeriesState, minute: int | None) -> bool:
+    """Whether an hour with traffic has ended by `minute` (None: all have) and not had its points."""
+    if not state.point_due or state.last_minute is None:
+        return False
+    return minute is None or _hour_end(state.last_minute) <= minute
 
 
 def _hour_end(minute: int) -> int:
@@ -128,10 +133,8 @@ class _Windows:
         self._sums = [Sums.zero() for _ in WINDOWS_MINUTES]
         for bucket in recent:
             self.add(bucket)
-        self.grew = False
 
     def add(self, bucket: Bucket) -> None:
-        self.grew = True
         for i, inside in enumerate(self._inside):
             inside.append(bucket)
             self._sums[i] = self._sums[i] + bucket.sums
@@ -220,12 +223,16 @@ class _Step:
             state.trend.update(at / MINUTES_PER_DAY, mixture.entropy.mean, max(mixture.entropy_sd**2, 1e-8))
             state.cell = Sums.zero()
 
-    def points(self, t: int) -> Iterator[Outcome]:
+    def points(self) -> Iterator[Outcome]:
+        """The points of the last bucket's hour, at its end."""
         state = self._state
+        assert state.last_minute is not None
+        t = _hour_end(state.last_minute)
+        state.point_due = False
         for minutes, sums in self._windows.ending(t):
             if minutes == MINUTES_PER_DAY and self._recovered(t, sums):
                 state.alarmed_at = None
-                state.armed_from = t
+                state.armed_from = state.next_minute
                 yield Recovery(t)
             if sums.n < self._settings.min_window_turns:
                 continue
@@ -236,7 +243,8 @@ class _Step:
     def _evidence(self) -> float:
         if self._state.alarmed_at is not None:
             return 1.0
-        return float(np.exp(self._state.detector.log_evidence) / self._settings.false_alarm_every_days)
+        log = self._state.detector.log_evidence - np.log(self._settings.false_alarm_every_days)
+        return float(np.exp(min(log, _LARGEST_LOG)))
 
     def _recovered(self, t: int, day: Sums) -> bool:
         """Whether a whole day's traffic since the alarm was within the baseline's bounds."""
