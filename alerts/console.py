@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from monitor.taxonomy import BEHAVIOURS
 from streams.reasons import printable
@@ -14,11 +14,19 @@ from streams.reasons import printable
 SHOWN_SERIES: Final = 20
 """Series written out in full; those with alerts come first."""
 SHOWN_DEAD_LETTERS: Final = 5
+LONGEST_LINE: Final = 4000
+"""Characters; an alert's reason may take several lines of a terminal."""
 
 
 def text(value: Any) -> str:
-    """A name from outside, safe on a terminal: no control characters, no markup."""
-    return escape(printable(str(value)))
+    """A name from outside: one short piece of a line, whatever it is."""
+    return printable(str(value))
+
+
+def line(console: Console, *parts: str | tuple[str, str]) -> None:
+    """Write a line of plain parts and (part, style) pairs: no markup in them, control characters escaped."""
+    pairs = (part if isinstance(part, tuple) else (part, "") for part in parts)
+    console.print(Text.assemble(*((printable(part, LONGEST_LINE), style) for part, style in pairs)))
 
 
 def show_summary(summary: dict[str, Any], console: Console) -> None:
@@ -27,39 +35,45 @@ def show_summary(summary: dict[str, Any], console: Console) -> None:
     for s in series[:SHOWN_SERIES]:
         _show_series(s, console)
     if len(series) > SHOWN_SERIES:
-        console.print(f"... and {len(series) - SHOWN_SERIES} more series without alerts; --json has them all")
+        rest = "" if series[SHOWN_SERIES]["alerts"] else " without alerts"
+        line(console, f"... and {len(series) - SHOWN_SERIES} more series{rest}; --json has them all")
     e = summary["events"]
-    console.print(
+    line(
+        console,
         f"events {e['events']:,} = judged {e['judged']:,} + duplicates {e['duplicates']:,} + "
-        f"dead letters {e['dead_letters']:,}   (judged: {e['turns']:,} turns)"
+        f"dead letters {e['dead_letters']:,}   (judged: {e['turns']:,} turns)",
     )
     for letter in summary["dead_letters"][:SHOWN_DEAD_LETTERS]:
-        console.print(f"  dead letter {text(letter['where'])}: {text(letter['reason'])}")
+        line(console, f"  dead letter {text(letter['where'])}: {text(letter['reason'])}")
     left = e["dead_letters"] + e["duplicates"] - SHOWN_DEAD_LETTERS
     if left > 0 and summary["dead_letters"]:
-        console.print(f"  ... and {left:,} more: valuedrift dead-letters --db {text(summary['database'])}")
-    firing = [a for a in summary["alerts"] if a["state"] == "firing"]
+        line(console, f"  ... and {left:,} more: valuedrift dead-letters --db {text(summary['database'])}")
     drifted = sorted({a["series"] for a in summary["alerts"]})
+    firing = sum(a["state"] == "firing" for a in summary["alerts"])
     if drifted:
-        console.print(f"[bold red]drifted:[/] {', '.join(text(d) for d in drifted)} ({len(firing)} alert(s) firing)")
+        line(
+            console,
+            ("drifted: ", "bold red"),
+            ", ".join(map(text, drifted)),
+            f" ({firing} alert(s) firing)",
+        )
     else:
-        console.print("no alert")
+        line(console, "no alert")
 
 
 def show_alert(alert: dict[str, Any], console: Console) -> None:
     """An alert in a few lines: what, since when, and where to look."""
     state = "" if alert["state"] == "firing" else f", resolved {when(alert['resolved_at'])}"
-    console.print(
-        f"  [bold red]ALERT[/] {text(alert['rule'])} on {text(alert['series'])}, "
-        f"raised {when(alert['raised_at'])}{state}"
-    )
+    raised = when(alert["raised_at"])
+    line(console, "  ", ("ALERT", "bold red"), f" {alert['rule']} on {text(alert['series'])}, raised {raised}{state}")
     low, high = alert["onset_interval"]
-    console.print(f"    onset {when(alert['onset'])} (90 %: {when(low)} to {when(high)})")
-    console.print(f"    {text(alert['reason'])}")
+    line(console, f"    onset {when(alert['onset'])} (90 %: {when(low)} to {when(high)})")
+    line(console, f"    {alert['reason']}")
     for turn in alert["telling_turns"]:
-        console.print(
-            f"    {text(turn['behaviour'])} {turn['probability']:.2f}  {text(turn['where'])}  "
-            f"conversation {text(turn['conversation_id'])}  event {text(turn['event_id'])} turn {turn['turn']}"
+        line(
+            console,
+            f"    {turn['behaviour']} {turn['probability']:.2f}  {text(turn['where'])}  "
+            f"conversation {text(turn['conversation_id'])}  event {text(turn['event_id'])} turn {turn['turn']}",
         )
 
 
@@ -69,18 +83,18 @@ def when(iso: str | None) -> str:
 
 
 def _show_series(s: dict[str, Any], console: Console) -> None:
-    console.print(f"[bold]{text(s['series'])}[/]  {s['turns']:,} turns, {when(s['first'])} to {when(s['last'])}")
+    line(console, (text(s["series"]), "bold"), f"  {s['turns']:,} turns, {when(s['first'])} to {when(s['last'])}")
     baseline, now = s["baseline"], s["now"]
     if baseline["state"] == "learning":
-        console.print(
-            f"  [yellow]baseline still learning: {baseline['turns']} of {baseline['of_turns']} turns, "
-            f"{baseline['hours']:.0f} of {baseline['of_hours']:.0f} h; nothing can be called drift yet[/]"
-        )
+        learned = f"{baseline['turns']} of {baseline['of_turns']} turns"
+        hours = f"{baseline['hours']:.0f} of {baseline['of_hours']:.0f} h"
+        line(console, (f"  baseline still learning: {learned}, {hours}; nothing can be called drift yet", "yellow"))
     if now is not None:
         slope = now["dS_dt"]
-        console.print(
+        line(
+            console,
             f"  last {now['window_hours']} h ({now['n']:,} turns): S {_interval(now['S'])} nats, "
-            f"dS/dt {slope['value']:+.3f} ± {slope['error']:.3f} nats/day, misaligned {_share(now['misaligned'])}"
+            f"dS/dt {slope['value']:+.3f} ± {slope['error']:.3f} nats/day, misaligned {_share(now['misaligned'])}",
         )
         table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 2))
         table.add_column("behaviour")

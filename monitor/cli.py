@@ -21,7 +21,7 @@ from monitor.errors import ValueDriftError
 from monitor.ingest import Ingest
 from monitor.store import reads
 from monitor.store.database import open_engine, open_store, shown, upgrade, versions
-from monitor.store.writes import Alert
+from monitor.store.trajectories import Alert
 from monitor.summary import alert_values, summarise
 
 

@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -17,7 +17,8 @@ from monitor.trajectory import Settings as TrajectorySettings
 
 DEFAULT_FILE: Final = Path("valuedrift.toml")
 _PREFIX: Final = "VALUEDRIFT_"
-_NOT_SETTINGS: Final = ("VALUEDRIFT_CONFIG", "VALUEDRIFT_TEST_")
+_FILE_VARIABLE: Final = "VALUEDRIFT_CONFIG"
+_TEST_PREFIX: Final = "VALUEDRIFT_TEST_"
 
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,11 +30,11 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Name for events that carry none; without it such a transcript is a dead letter."""
     series_by: tuple[str, ...] = ()
     """Labels that split a deployment's model into several series."""
-    max_event_bytes: int = 8 * 1024 * 1024
+    max_event_bytes: Annotated[int, msgspec.Meta(ge=1024, le=1 << 28)] = 8 * 1024 * 1024
     """A longer line becomes a dead letter."""
-    max_series: int = 1000
+    max_series: Annotated[int, msgspec.Meta(ge=1)] = 1000
     """More series than this become dead letters: an attacker can invent deployment names."""
-    future_tolerance_minutes: float = 5.0
+    future_tolerance_minutes: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] = 5.0
     """An event further ahead of the clock becomes a dead letter."""
 
 
@@ -104,11 +105,11 @@ def load(
     ------
     ConfigError : unreadable file, unknown key (names the nearest), or a value of the wrong type.
     """
-    named = path or (Path(environment["VALUEDRIFT_CONFIG"]) if environment.get("VALUEDRIFT_CONFIG") else None)
+    named = path or (Path(environment[_FILE_VARIABLE]) if environment.get(_FILE_VARIABLE) else None)
     values = _read(named or DEFAULT_FILE, must_exist=named is not None)
     _check_names(values)
     for name, text in environment.items():
-        if name.startswith(_PREFIX) and not name.startswith(_NOT_SETTINGS):
+        if name.startswith(_PREFIX) and name != _FILE_VARIABLE and not name.startswith(_TEST_PREFIX):
             section, key = _from_variable(name)
             values.setdefault(section, {})[key] = _typed(section, key, text, name)
     for (section, key), value in (options or {}).items():

@@ -29,9 +29,16 @@ class SeriesKey(NamedTuple):
 
     @property
     def name(self) -> str:
-        """`deployment/model{label=value}`, as shown to people."""
-        tail = ",".join(f"{k}={v}" for k, v in self.labels)
-        return f"{self.deployment}/{self.model}" + (f"{{{tail}}}" if tail else "")
+        """`deployment/model{label=value}`, as shown to people; different keys never share a name."""
+        tail = ",".join(f"{_escaped(k, ',=}')}={_escaped(v, ',=}')}" for k, v in self.labels)
+        name = f"{_escaped(self.deployment, '/')}/{_escaped(self.model, '{')}"
+        return name + (f"{{{tail}}}" if tail else "")
+
+
+def _escaped(text: str, separators: str) -> str:
+    for character in "%" + separators:
+        text = text.replace(character, f"%{ord(character):02X}")
+    return text
 
 
 def series_of(event: Event, series_by: Sequence[str] = ()) -> SeriesKey:

@@ -16,7 +16,7 @@ from monitor.entropy import Quantifier
 from monitor.state import SeriesState
 from monitor.store import reads
 from monitor.store.database import writing
-from monitor.store.writes import Alert, write_step
+from monitor.store.trajectories import Alert, write_step
 from monitor.trajectory import (
     MINUTES_PER_DAY,
     WINDOWS_MINUTES,

@@ -13,7 +13,8 @@ from monitor.baseline import BaselineRule
 from monitor.entropy import Quantifier
 from monitor.state import SeriesState
 from monitor.store import reads
-from monitor.store.writes import Alert, Offset
+from monitor.store.trajectories import Alert
+from monitor.store.writes import Offset
 from monitor.taxonomy import BEHAVIOURS
 from monitor.trajectory import MINUTES_PER_DAY, WINDOWS_MINUTES
 from monitor.transcript import time_of

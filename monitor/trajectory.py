@@ -230,7 +230,7 @@ class _Step:
         t = _hour_end(state.last_minute)
         state.point_due = False
         for minutes, sums in self._windows.ending(t):
-            if minutes == MINUTES_PER_DAY and self._recovered(t, sums):
+            if minutes >= MINUTES_PER_DAY and self._recovered(t, minutes, sums):
                 state.alarmed_at = None
                 state.armed_from = state.next_minute
                 yield Recovery(t)
@@ -246,14 +246,14 @@ class _Step:
         log = self._state.detector.log_evidence - np.log(self._settings.false_alarm_every_days)
         return float(np.exp(min(log, _LARGEST_LOG)))
 
-    def _recovered(self, t: int, day: Sums) -> bool:
-        """Whether a whole day's traffic since the alarm was within the baseline's bounds."""
+    def _recovered(self, t: int, minutes: int, window: Sums) -> bool:
+        """Whether a whole window since the alarm lies within the baseline's bounds: a day, or a thin week."""
         baseline, alarmed_at = self._state.baseline, self._state.alarmed_at
-        if baseline is None or alarmed_at is None or t < alarmed_at + MINUTES_PER_DAY:
+        if baseline is None or alarmed_at is None or t < alarmed_at + minutes:
             return False
-        if day.n < self._settings.min_window_turns:
+        if window.n < self._settings.min_window_turns:
             return False
-        means = day.level_counts() @ LEVELS / day.n
+        means = window.level_counts() @ LEVELS / window.n
         return bool((means <= baseline.bounds).all())
 
 

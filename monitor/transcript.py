@@ -75,14 +75,12 @@ class Judgements:
 def default_event_id(deployment: str, conversation_id: str | None, ts: datetime, messages: Sequence[Message]) -> str:
     """Idempotency key of an event that names none: a hash of deployment, conversation_id, ts and messages."""
     h = hashlib.blake2b(digest_size=16)
-    for part in (deployment, conversation_id or "", ts.isoformat()):
-        h.update(part.encode())
-        h.update(b"\0")
-    for role, content in messages:
-        h.update(role.encode())
-        h.update(b"\0")
-        h.update(content.encode())
-        h.update(b"\1")
+    parts = [deployment, conversation_id or "", ts.isoformat(), *(part for message in messages for part in message)]
+    for part in parts:
+        data = part.encode()
+        # the length goes first: no choice of text can look like another split into parts
+        h.update(len(data).to_bytes(8, "little"))
+        h.update(data)
     return h.hexdigest()
 
 

@@ -14,7 +14,8 @@ from monitor.config import Config
 from monitor.entropy import Quantifier
 from monitor.ingest import Clock, Ingest
 from monitor.steps import Stepper
-from monitor.store.writes import Alert, Offset
+from monitor.store.trajectories import Alert
+from monitor.store.writes import Offset
 from monitor.transcript import minute_of
 from streams.files import FileSource
 

@@ -55,8 +55,8 @@ class Chunk:
 class Splitter:
     """Cuts blocks of bytes into lines and lines into chunks.
 
-    Holds one chunk and at most `max_line_bytes` of an unfinished line; of a longer line only the length is kept. Where a
-    chunk ends depends on the text since the last one alone, so a pass that resumes there cuts as the first one did.
+    Holds one chunk and at most `max_line_bytes` of an unfinished line; of a longer line only the length is kept. Where
+    a chunk ends depends on the text since the last one alone, so a pass that resumes there cuts as the first one did.
 
     Parameters
     ----------

@@ -1,3 +1,4 @@
-"""What is kept: SQLAlchemy tables (`schema`), opening and migrating a database (`database`), and the product's few
-reads and writes (`writes`, `reads`). SQLite and PostgreSQL behave the same.
+"""What is kept: SQLAlchemy tables (`schema`), opening and migrating a database (`database`), what is written of a
+source (`writes`) and of a series (`trajectories`), and the product's few queries (`reads`). SQLite and PostgreSQL
+behave the same.
 """

@@ -11,7 +11,8 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, select
+from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
@@ -119,6 +120,12 @@ def upgrade(engine: Engine) -> None:
         command.upgrade(config, "head")
         if connection.execute(select(schema.settings.c.key).where(schema.settings.c.key == "hash_key")).first() is None:
             connection.execute(schema.settings.insert().values(key="hash_key", value=secrets.token_hex(32)))
+
+
+def insert(table: Table, connection: Connection) -> Any:
+    """An INSERT that knows ON CONFLICT, which the two databases spell alike but SQLAlchemy keeps by dialect."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    return dialect.insert(table)
 
 
 def hash_key(engine: Engine) -> bytes:

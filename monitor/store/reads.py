@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Select, func, select
 from monitor.buckets import Q_UNIT, Bucket, Sums
 from monitor.engine import SeriesKey
 from monitor.store import schema
-from monitor.store.writes import Alert
+from monitor.store.trajectories import Alert
 from monitor.taxonomy import ALIGNED, BEHAVIOURS
 
 

@@ -1,4 +1,4 @@
-"""What is written: a chunk of a source in one transaction, and what a step of a series made of its buckets."""
+"""A chunk of a source into the store, in one transaction."""
 
 from __future__ import annotations
 
@@ -6,23 +6,18 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from sqlalchemy import Connection, Engine, Table, func, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Engine, func, select, tuple_, update
 
-from monitor.baseline import Baseline
 from monitor.buckets import Q_UNIT, Sums
 from monitor.engine import Judged, SeriesKey, fold, series_of
 from monitor.errors import StoreError
-from monitor.state import SeriesState
 from monitor.store import schema
-from monitor.store.database import shown, writing
+from monitor.store.database import insert, shown, writing
 from monitor.taxonomy import BEHAVIOURS, FACTORS
-from monitor.trajectory import Point
-from monitor.transcript import Event, time_of
+from monitor.transcript import Event
 
 BAD: Final = "bad"
 DUPLICATE: Final = "duplicate"
@@ -66,11 +61,6 @@ class Arrival:
     line: int
     position: int
     size: int
-
-
-def _insert(table: Table, connection: Connection) -> Any:
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    return dialect.insert(table)
 
 
 def open_offset(engine: Engine, source: str) -> Offset:
@@ -191,7 +181,7 @@ class ChunkWriter:
             table = schema.event_keys
             claimed = set(
                 connection.execute(
-                    _insert(table, connection).on_conflict_do_nothing().returning(table.c.event_id),
+                    insert(table, connection).on_conflict_do_nothing().returning(table.c.event_id),
                     [{"event_id": k, "offset_id": self.offset.id, "line": a.line} for k, a in sorted(first.items())],
                 ).scalars()
             )
@@ -210,7 +200,7 @@ class ChunkWriter:
         table = schema.dead_letters
         kept = set(
             connection.execute(
-                _insert(table, connection).on_conflict_do_nothing().returning(table.c.line),
+                insert(table, connection).on_conflict_do_nothing().returning(table.c.line),
                 [
                     {
                         "offset_id": self.offset.id,
@@ -249,7 +239,7 @@ class ChunkWriter:
         if found is None:
             if connection.execute(select(func.count()).select_from(table)).scalar_one() >= self._max_series:
                 return None
-            connection.execute(_insert(table, connection).values(values).on_conflict_do_nothing())
+            connection.execute(insert(table, connection).values(values).on_conflict_do_nothing())
             found = connection.execute(wanted).scalar_one()
         self._series_ids[key] = int(found)
         return int(found)
@@ -298,7 +288,7 @@ class ChunkWriter:
             )
             for series_id, minute, sums in have:
                 added[series_id, minute] = added[series_id, minute] + Sums.unpack(sums)
-        upsert = _insert(table, connection)
+        upsert = insert(table, connection)
         connection.execute(
             upsert.on_conflict_do_update(
                 index_elements=[c.name for c in table.primary_key],
@@ -316,95 +306,3 @@ class ChunkWriter:
                 for series_id, minute in places
             ],
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Alert:
-    """An alert as it is kept and shown (docs/alerts.md)."""
-
-    id: str
-    series_id: int
-    rule: str
-    firing: bool
-    raised_at: datetime
-    resolved_at: datetime | None
-    onset: datetime
-    onset_lo: datetime
-    onset_hi: datetime
-    reason: str
-    values: dict[str, Any]
-    telling_turns: list[dict[str, Any]]
-
-
-def write_step(
-    connection: Connection,
-    series_id: int,
-    state: SeriesState,
-    points: Sequence[Point],
-    learned: Sequence[Baseline],
-    raised: Sequence[Alert],
-    resolved_at: datetime | None,
-) -> None:
-    """Store what a step of a series made: all of it or, when the caller's transaction fails, nothing."""
-    if points:
-        table = schema.points
-        upsert = _insert(table, connection)
-        keys = {c.name for c in table.primary_key}
-        connection.execute(
-            upsert.on_conflict_do_update(
-                index_elements=sorted(keys),
-                set_={c.name: upsert.excluded[c.name] for c in table.c if c.name not in keys},
-            ),
-            [_point_row(series_id, state.classifier_version, p) for p in points],
-        )
-    for baseline in learned:
-        connection.execute(
-            _insert(schema.baselines, connection)
-            .values(
-                series_id=series_id,
-                classifier_version=state.classifier_version,
-                first_ts=time_of(baseline.first_minute),
-                last_ts=time_of(baseline.last_minute),
-                n=baseline.sums.n,
-                sums=baseline.sums.pack(),
-                bounds=baseline.bounds.tolist(),
-            )
-            .on_conflict_do_nothing()
-        )
-    table = schema.alerts
-    for alert in raised:
-        values = {k: getattr(alert, k) for k in Alert.__slots__}
-        connection.execute(_insert(table, connection).values(values).on_conflict_do_nothing())
-    if resolved_at is not None:
-        connection.execute(
-            update(table)
-            .where(table.c.series_id == series_id, table.c.firing, table.c.raised_at < resolved_at)
-            .values(firing=False, resolved_at=resolved_at)
-        )
-    connection.execute(update(schema.series).where(schema.series.c.id == series_id).values(state=state.pack()))
-
-
-def _point_row(series_id: int, version: str, point: Point) -> dict[str, Any]:
-    m = point.mixture
-    row: dict[str, Any] = {
-        "series_id": series_id,
-        "t": time_of(point.t),
-        "window_minutes": point.window_minutes,
-        "classifier_version": version,
-        "n": m.n,
-        "effective_n": m.effective_n,
-        "s": m.entropy.mean,
-        "s_lo": m.entropy.low,
-        "s_hi": m.entropy.high,
-        "s_sd": m.entropy_sd,
-        "misaligned": m.misaligned.mean,
-        "misaligned_lo": m.misaligned.low,
-        "misaligned_hi": m.misaligned.high,
-        "ds_dt": point.slope.value,
-        "ds_dt_se": point.slope.error,
-        "kl": point.kl,
-        "evidence": point.evidence,
-    }
-    for behaviour, share in zip(BEHAVIOURS, m.shares, strict=True):
-        row |= {f"p_{behaviour}": share.mean, f"p_{behaviour}_lo": share.low, f"p_{behaviour}_hi": share.high}
-    return row

@@ -457,3 +457,14 @@ def test_a_gzip_bomb_is_read_in_blocks(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert line.size == 100 << 20
     assert peak < 3 << 20
+
+
+def test_long_lines_end_a_chunk_early(tmp_path: Path) -> None:
+    """Many lines near the size limit do not pile up in memory: the chunk ends early, at the same line on a resume."""
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b"".join(b"%07d" % i + b"x" * (1 << 20) + b"\n" for i in range(40)))
+    source = FileSource(path, max_line_bytes=1 << 22)
+    chunks = [c for c in source.chunks() if c]
+    assert [len(c.lines) for c in chunks] == [16, 16, 8]
+    again = [c for c in source.chunks(chunks[0].end_offset, chunks[0].end_line) if c]
+    assert [(c.first_line, c.end_offset) for c in again] == [(c.first_line, c.end_offset) for c in chunks[1:]]

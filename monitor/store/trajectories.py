@@ -1,0 +1,110 @@
+"""What a step of a series made of its buckets, into the store: points, baselines, alerts, and the state to resume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, update
+
+from monitor.baseline import Baseline
+from monitor.state import SeriesState
+from monitor.store import schema
+from monitor.store.database import insert
+from monitor.taxonomy import BEHAVIOURS
+from monitor.trajectory import Point
+from monitor.transcript import time_of
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """An alert as it is kept and shown (docs/alerts.md)."""
+
+    id: str
+    series_id: int
+    rule: str
+    firing: bool
+    raised_at: datetime
+    resolved_at: datetime | None
+    onset: datetime
+    onset_lo: datetime
+    onset_hi: datetime
+    reason: str
+    values: dict[str, Any]
+    telling_turns: list[dict[str, Any]]
+
+
+def write_step(
+    connection: Connection,
+    series_id: int,
+    state: SeriesState,
+    points: Sequence[Point],
+    learned: Sequence[Baseline],
+    raised: Sequence[Alert],
+    resolved_at: datetime | None,
+) -> None:
+    """Store what a step of a series made: all of it or, when the caller's transaction fails, nothing."""
+    if points:
+        table = schema.points
+        upsert = insert(table, connection)
+        keys = {c.name for c in table.primary_key}
+        connection.execute(
+            upsert.on_conflict_do_update(
+                index_elements=sorted(keys),
+                set_={c.name: upsert.excluded[c.name] for c in table.c if c.name not in keys},
+            ),
+            [_point_row(series_id, state.classifier_version, p) for p in points],
+        )
+    for baseline in learned:
+        connection.execute(
+            insert(schema.baselines, connection)
+            .values(
+                series_id=series_id,
+                classifier_version=state.classifier_version,
+                first_ts=time_of(baseline.first_minute),
+                last_ts=time_of(baseline.last_minute),
+                n=baseline.sums.n,
+                sums=baseline.sums.pack(),
+                bounds=baseline.bounds.tolist(),
+            )
+            .on_conflict_do_nothing()
+        )
+    table = schema.alerts
+    for alert in raised:
+        values = {k: getattr(alert, k) for k in Alert.__slots__}
+        connection.execute(insert(table, connection).values(values).on_conflict_do_nothing())
+    if resolved_at is not None:
+        connection.execute(
+            update(table)
+            .where(table.c.series_id == series_id, table.c.firing, table.c.raised_at < resolved_at)
+            .values(firing=False, resolved_at=resolved_at)
+        )
+    connection.execute(update(schema.series).where(schema.series.c.id == series_id).values(state=state.pack()))
+
+
+def _point_row(series_id: int, version: str, point: Point) -> dict[str, Any]:
+    m = point.mixture
+    row: dict[str, Any] = {
+        "series_id": series_id,
+        "t": time_of(point.t),
+        "window_minutes": point.window_minutes,
+        "classifier_version": version,
+        "n": m.n,
+        "effective_n": m.effective_n,
+        "s": m.entropy.mean,
+        "s_lo": m.entropy.low,
+        "s_hi": m.entropy.high,
+        "s_sd": m.entropy_sd,
+        "misaligned": m.misaligned.mean,
+        "misaligned_lo": m.misaligned.low,
+        "misaligned_hi": m.misaligned.high,
+        "ds_dt": point.slope.value,
+        "ds_dt_se": point.slope.error,
+        "kl": point.kl,
+        "evidence": point.evidence,
+    }
+    for behaviour, share in zip(BEHAVIOURS, m.shares, strict=True):
+        row |= {f"p_{behaviour}": share.mean, f"p_{behaviour}_lo": share.low, f"p_{behaviour}_hi": share.high}
+    return row
