@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
@@ -36,13 +36,19 @@ class Finding:
 
 
 def explain(
-    alarm: Alarm, baseline: Baseline, history: Sequence[Bucket], quantifier: Quantifier, false_alarm_every_days: float
-) -> Finding:
-    """Say what an alarm found.
+    alarm: Alarm,
+    baseline: Baseline,
+    history: Sequence[Bucket],
+    quantifier: Quantifier,
+    false_alarm_every_days: float,
+    known: Collection[str] = (),
+) -> Finding | None:
+    """Say what an alarm found; None when it is the repetition of an alarm whose behaviours are all known.
 
     Parameters
     ----------
     history : buckets of the series from `alarm.armed_from` to the alarm's, one a minute, in time order.
+    known : behaviours that firing alerts of the series name already.
     """
     onset = onset_of(alarm, baseline, history)
     changed = reduce(add, (b.sums for b in history[onset.at :]), Sums.zero())
@@ -51,7 +57,10 @@ def explain(
     change = [interval(draws[:, k]) for k in range(len(BEHAVIOURS))]
     risen = sorted(range(1, len(BEHAVIOURS)), key=lambda k: change[k].mean, reverse=True)
     # beside the behaviour that rose most, name every other whose rise cannot be chance alone
-    named = [k for i, k in enumerate(risen) if i == 0 or change[k].low > 0]
+    named = [k for i, k in enumerate(risen) if (i == 0 and not alarm.again) or change[k].low > 0]
+    named = [k for k in named if BEHAVIOURS[k] not in known]
+    if not named:
+        return None
     since = time_of(history[onset.at].minute)
     moved = "; ".join(f"{BEHAVIOURS[k]} {_moved(before.shares[k], after.shares[k], change[k])}" for k in named)
     reason = (

@@ -65,8 +65,8 @@ def render(version: str, files: Sequence[str], rows: Sequence[Row], figures: Map
     parts = [
         f"# Model card: {version}",
         "Judges one assistant turn, given the conversation before it, as one of five behaviours. Hashed words and word "
-        "pairs, six linear heads (8-bit: five factors, and aligned or not), a fitted composition; numpy only at run time. Written by "
-        "`valuedrift train`; how and why: docs/classifier.md.",
+        "pairs, six linear heads (8-bit: five factors, and aligned or not), a fitted composition; numpy alone "
+        "when judging. Written by `valuedrift train`; how and why: docs/classifier.md.",
         _behaviours(),
         _data(files, rows),
         _figures(figures),

@@ -49,6 +49,8 @@ _CHARACTER = (
 _MARK = "\u0300-\u036f\u0900-\u0963\u0966-\u0dff\u0610-\u061a\u064b-\u065f"
 _LETTER = rf"(?:[^\W_{_CHARACTER}]|[{_MARK}])"
 _WORDS = re.compile(rf"{_LETTER}+(?:'{_LETTER}+)?|[{_CHARACTER}]|[.?!:\"\[\]<>。？！؟।]")
+# The same on ASCII, nearly three times as fast (a test holds the two together).
+_ASCII_WORDS = re.compile(r"[a-z0-9]+(?:'[a-z0-9]+)?|[.?!:\"\[\]<>]")
 _GAP = " \x00 "
 """Joins messages and the two ends of a cut text; holds no word."""
 _START: Final = crc32(b"\x00start")
@@ -100,7 +102,8 @@ def split_words(text: str, limit: int) -> list[str]:
     room = limit * CHARS_PER_WORD
     if len(text) > room:
         text = text[: room // 2] + _GAP + text[-(room // 2) :]
-    words: list[str] = _WORDS.findall(text.lower().replace("’", "'"))
+    pattern = _ASCII_WORDS if text.isascii() else _WORDS
+    words: list[str] = pattern.findall(text.lower().replace("’", "'"))
     if len(words) > limit:
         words = words[: limit // 2] + words[len(words) - (limit - limit // 2) :]
     return words

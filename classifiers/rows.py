@@ -76,7 +76,7 @@ def lines_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield number, item
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as e:
         raise InputError(f"{path}:{number + 1}: cannot be read: {e}") from e
-    except (json.JSONDecodeError, RecursionError) as e:
+    except (ValueError, RecursionError) as e:
         raise InputError(f"{path}:{number}: not valid JSON: {e}") from e
 
 
@@ -98,37 +98,21 @@ def family_of(path: Path) -> str:
 
 
 def read_rows(data: Path) -> list[Row]:
-    """Labelled rows {"messages", "label", "weight"?, "group"?, "id"?} of a file or folder."""
-    rows: list[Row] = []
-    for path in files_of(data):
-        family = family_of(path)
-        rows.extend(_row(item, family, f"{path}:{number}") for number, item in lines_of(path))
-    if not rows:
-        raise InputError(f"{data}: holds no rows")
-    return rows
+    """Labelled rows {"messages", "label", "weight"?, "group"?, "id"?} of a file or folder.
 
-
-def read_transcripts(data: Path) -> list[Row]:
-    """Rows {"messages", "turn_labels"}: one for every labelled assistant turn (null = not labelled)."""
+    A row may have "turn_labels" in place of "label": one for every assistant message, null where not labelled.
+    """
     rows: list[Row] = []
     for path in files_of(data):
         family = family_of(path)
         for number, item in lines_of(path):
             where = f"{path}:{number}"
-            messages = _messages(item, where)
-            places = [i for i, m in enumerate(messages) if m.role == "assistant"]
-            labels = item.get("turn_labels")
-            if not isinstance(labels, list) or len(labels) != len(places):
-                raise InputError(f"{where}: turn_labels needs one entry for each of {len(places)} assistant messages")
-            for at, label in zip(places, labels, strict=True):
-                if label is None:
-                    continue
-                key = str(item.get("key") or item.get("conversation_id") or where)
-                behaviour = _behaviour(label, where)
-                factors = implied_factors(behaviour, family)
-                rows.append(
-                    Row(f"{key}/{at}", family, key, messages[:at], messages[at].content, behaviour, factors, 1.0)
-                )
+            if "turn_labels" in item:
+                rows.extend(_transcript(item, family, where))
+            else:
+                rows.append(_row(item, family, where))
+    if not rows:
+        raise InputError(f"{data}: holds no rows")
     return rows
 
 
@@ -215,6 +199,20 @@ def _row(item: dict[str, Any], family: str, where: str) -> Row:
     group, key = str(item.get("group") or where), str(item.get("id") or where)
     factors = implied_factors(behaviour, family)
     return Row(key, family, group, messages[:-1], messages[-1].content, behaviour, factors, weight)
+
+
+def _transcript(item: dict[str, Any], family: str, where: str) -> Iterator[Row]:
+    messages = _messages(item, where)
+    places = [i for i, m in enumerate(messages) if m.role == "assistant"]
+    labels = item["turn_labels"]
+    if not isinstance(labels, list) or len(labels) != len(places):
+        raise InputError(f"{where}: turn_labels needs one entry for each of {len(places)} assistant messages")
+    key = str(item.get("key") or item.get("conversation_id") or where)
+    for at, label in zip(places, labels, strict=True):
+        if label is not None:
+            behaviour = _behaviour(label, where)
+            factors = implied_factors(behaviour, family)
+            yield Row(f"{key}/{at}", family, key, messages[:at], messages[at].content, behaviour, factors, 1.0)
 
 
 def _messages(item: dict[str, Any], where: str) -> tuple[Message, ...]:

@@ -38,7 +38,6 @@ from classifiers.rows import (
     read_contrast,
     read_factors,
     read_rows,
-    read_transcripts,
 )
 from monitor.errors import InputError
 from monitor.taxonomy import BEHAVIOURS, FACTORS, K
@@ -82,7 +81,7 @@ def train(
     data : folder of labelled .jsonl[.gz] files, one source family each.
     factors : folder of factor labels, or None.
     contrast : file of contrast scenarios, or None.
-    transcripts : file or folder of {"messages", "turn_labels"} to measure on, never trained on.
+    transcripts : labelled file or folder to measure on, never trained on.
     """
     sklearn_linear()
     say = progress or (lambda _: None)
@@ -90,7 +89,7 @@ def train(
     rows = labelled + (read_factors(factors) if factors else [])
     if contrast is not None and contrast.is_file():
         rows += read_contrast(contrast)
-    held_out = read_transcripts(transcripts) if transcripts else []
+    held_out = read_rows(transcripts) if transcripts else []
     missing = [b for k, b in enumerate(BEHAVIOURS) if not any(r.behaviour == k for r in rows)]
     if missing:
         raise InputError(f"{data}: no rows labelled {', '.join(missing)}; training needs every behaviour")

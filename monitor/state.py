@@ -32,7 +32,9 @@ class SeriesState:
     """An onset is searched from this minute on: the end of the baseline, or of the last alert."""
     detector: EDetector = field(default_factory=EDetector)
     alarmed_at: int | None = None
-    """Minute of the alarm that has not recovered yet."""
+    """Minute of the first alarm that has not recovered yet."""
+    rearm_at: int = 0
+    """The detectors rest until this minute: an alarm is not repeated at once."""
     trend: Trend = field(default_factory=Trend)
     cell: Sums = field(default_factory=Sums.zero)
     """Turns that the trend has not taken in yet."""
@@ -57,6 +59,7 @@ class SeriesState:
                 armed_from=self.armed_from,
                 log_wealth=_flat(self.detector.log_wealth),
                 alarmed_at=self.alarmed_at,
+                rearm_at=self.rearm_at,
                 trend=None
                 if trend.t is None or trend.mean is None or trend.covariance is None or trend.log_weight is None
                 else (trend.t, _flat(trend.mean), _flat(trend.covariance), _flat(trend.log_weight)),
@@ -82,6 +85,7 @@ class SeriesState:
             learning_from=p.learning_from,
             armed_from=p.armed_from,
             alarmed_at=p.alarmed_at,
+            rearm_at=p.rearm_at,
             cell=Sums.unpack(p.cell),
             cell_from=p.cell_from,
             cell_moment=p.cell_moment,
@@ -109,6 +113,7 @@ class _Packed(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     armed_from: int
     log_wealth: list[float]
     alarmed_at: int | None
+    rearm_at: int
     trend: tuple[float, list[float], list[float], list[float]] | None
     cell: bytes
     cell_from: int

@@ -99,7 +99,7 @@ class Stepper:
                     learned.append(baseline)
                 case Alarm():
                     assert state.baseline is not None
-                    raised.append(self._alert(series, outcome, state.baseline))
+                    raised += self._alerts(series, outcome, state.baseline, raised)
                 case Recovery(at):
                     resolved_at = time_of(at)
                     raised = [replace(a, firing=False, resolved_at=resolved_at) if a.firing else a for a in raised]
@@ -107,14 +107,22 @@ class Stepper:
             write_step(connection, series.id, state, points, learned, raised, resolved_at)
         return raised
 
-    def _alert(self, series: reads.StoredSeries, alarm: Alarm, baseline: Baseline) -> Alert:
+    def _alerts(
+        self, series: reads.StoredSeries, alarm: Alarm, baseline: Baseline, raised: Sequence[Alert]
+    ) -> list[Alert]:
+        """The alert an alarm is worth: none when it repeats what a firing alert says already."""
         with self.engine.connect() as connection:
+            firing = [a for a in (*reads.alerts(connection, series.id), *raised) if a.firing] if alarm.again else []
+            known = {behaviour for a in firing for behaviour in a.values["moved"]}
             history = self._history(connection, series.id, alarm)
-            finding = explain(alarm, baseline, history, self.quantifier, self.settings.false_alarm_every_days)
+            every = self.settings.false_alarm_every_days
+            finding = explain(alarm, baseline, history, self.quantifier, every, known)
+            if finding is None:
+                return []
             telling = reads.telling_turns(
                 connection, series.id, self.version, finding.behaviour, finding.onset, finding.raised_at
             )
-        return Alert(
+        alert = Alert(
             id=alert_id(series.key.name, finding.rule, finding.raised_at),
             series_id=series.id,
             rule=finding.rule,
@@ -128,6 +136,7 @@ class Stepper:
             values=finding.values,
             telling_turns=telling,
         )
+        return [alert]
 
     def _history(self, connection: Connection, series_id: int, alarm: Alarm) -> Sequence[Bucket]:
         start = max(alarm.armed_from, alarm.at + 1 - ONSET_HORIZON_MINUTES)

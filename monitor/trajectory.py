@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from monitor.baseline import Baseline, BaselineRule
-from monitor.buckets import FEATURES, LEVELS, Bucket, Sums
+from monitor.buckets import LEVELS, Bucket, Sums
 from monitor.detectors import EDetector, Increments, Onset, locate_onset
 from monitor.drift import Slope
 from monitor.entropy import Mixture, Quantifier, kl_divergence
@@ -26,6 +26,8 @@ WINDOWS_MINUTES: Final = (60, MINUTES_PER_DAY, 7 * MINUTES_PER_DAY)
 """1 h, 24 h, 7 d."""
 POINT_EVERY_MINUTES: Final = 60
 """Trajectory resolution; detectors advance every minute."""
+REARM_MINUTES: Final = 6 * 60
+"""After an alarm the detectors rest so long; then they look for other behaviours that moved."""
 _LARGEST_LOG: Final = 700.0
 """Evidence is shown up to exp of this; the detectors themselves keep logs."""
 
@@ -62,6 +64,8 @@ class Alarm:
     armed_from: int
     evidence: float
     feature_shares: tuple[float, ...]
+    again: bool = False
+    """Whether an earlier alarm has not recovered yet: this one is news only if another behaviour moved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,16 +185,23 @@ class _Step:
             yield self._freeze(state.last_minute)
         if state.baseline is None:
             yield from self._learn(bucket)
-        elif state.alarmed_at is None and self._increments is not None:
-            state.detector.update(
-                self._increments.of(bucket.sums.level_counts()), stake_days(state.last_minute, bucket.minute)
-            )
+        elif self._increments is not None and bucket.minute >= state.rearm_at:
+            stake = stake_days(state.last_minute, bucket.minute)
+            state.detector.update(self._increments.of(bucket.sums.level_counts()), stake)
             if state.detector.log_evidence >= np.log(self._settings.false_alarm_every_days):
-                shares = tuple(state.detector.feature_shares.tolist())
-                yield Alarm(bucket.minute, state.armed_from, self._evidence(), shares)
-                state.alarmed_at = bucket.minute
-                state.detector = EDetector()
+                yield self._alarm(bucket.minute)
         self._feed_trend(bucket)
+
+    def _alarm(self, minute: int) -> Alarm:
+        """Tell of the alarm, and start the detectors anew after a rest."""
+        state = self._state
+        shares = tuple(state.detector.feature_shares.tolist())
+        alarm = Alarm(minute, state.armed_from, self._wealth(), shares, again=state.alarmed_at is not None)
+        if state.alarmed_at is None:
+            state.alarmed_at = minute
+        state.rearm_at = state.armed_from = minute + REARM_MINUTES
+        state.detector = EDetector()
+        return alarm
 
     def _learn(self, bucket: Bucket) -> Iterator[Outcome]:
         state = self._state
@@ -232,7 +243,8 @@ class _Step:
         for minutes, sums in self._windows.ending(t):
             if minutes >= MINUTES_PER_DAY and self._recovered(t, minutes, sums):
                 state.alarmed_at = None
-                state.armed_from = state.next_minute
+                state.rearm_at, state.armed_from = 0, state.next_minute
+                state.detector = EDetector()
                 yield Recovery(t)
             if sums.n < self._settings.min_window_turns:
                 continue
@@ -241,8 +253,9 @@ class _Step:
             yield Point(t, minutes, mixture, state.trend.slope, kl, self._evidence())
 
     def _evidence(self) -> float:
-        if self._state.alarmed_at is not None:
-            return 1.0
+        return 1.0 if self._state.alarmed_at is not None else self._wealth()
+
+    def _wealth(self) -> float:
         log = self._state.detector.log_evidence - np.log(self._settings.false_alarm_every_days)
         return float(np.exp(min(log, _LARGEST_LOG)))
 
@@ -273,8 +286,3 @@ def onset_of(alarm: Alarm, baseline: Baseline, history: Sequence[Bucket]) -> Ons
     before = [alarm.armed_from - 1, *(b.minute for b in history)]
     stakes = np.array([stake_days(last, b.minute) for last, b in zip(before, history, strict=False)])
     return locate_onset(increments, stakes)
-
-
-def feature_name(shares: tuple[float, ...]) -> str:
-    """The feature an alarm is mostly about."""
-    return FEATURES[int(np.argmax(shares))]

@@ -320,3 +320,15 @@ def test_intervals_are_rounded() -> None:
     values = mixture_values(quantifier().estimate(BASELINE.sums))
     assert values["n"] == 400
     assert math.isclose(sum(s["mean"] for s in values["shares"].values()), 1, abs_tol=1e-4)
+
+
+def test_a_repeated_alarm_is_news_only_with_another_behaviour() -> None:
+    """An alarm while an alert stands becomes an alert only if it names a behaviour that alert does not."""
+    again = replace(ALARM, again=True)
+    first = explain(ALARM, BASELINE, HISTORY, quantifier(), 90.0)
+    assert first is not None
+    moved = first.values["moved"]
+    assert explain(again, BASELINE, HISTORY, quantifier(), 90.0, known=moved) is None
+    news = explain(again, BASELINE, HISTORY, quantifier(), 90.0, known=())
+    assert news is not None
+    assert news.behaviour == first.behaviour

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from classifiers import features, linear
 from monitor.errors import WeightsError
@@ -144,6 +146,20 @@ def test_the_length_of_an_answer_is_bounded() -> None:
     words = features.split_words("first " + "middle " * 100_000 + "last", 600)
     assert len(words) <= 600
     assert (words[0], words[-1]) == ("first", "last")
+
+
+@given(st.text(st.characters(max_codepoint=127), max_size=300))
+def test_ascii_is_split_as_any_text(text: str) -> None:
+    """The short cut for ASCII text finds the words the general rule finds."""
+    assert features.split_words(text, 1000) == features._WORDS.findall(text.lower())
+
+
+@given(st.text(max_size=200))
+@settings(max_examples=50, deadline=None)
+def test_any_text_is_judged(shipped: linear.LinearClassifier, text: str) -> None:
+    """Whatever characters a text is made of, it gets finite probabilities that sum to 1."""
+    q = shipped.classify([turn(text, ("user", text))]).probabilities
+    assert q.sum() == pytest.approx(1, abs=1e-12)
 
 
 def test_made_up_words_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,6 +165,7 @@ GOOD = json.dumps(example("aligned", "soup"))
         '{"messages": [{"role": "assistant", "content": "a"}], "label": ["aligned"]}',
         '{"messages": [{"role": "assistant", "content": "a"}], "label": "aligned", "weight": NaN}',
         '{"messages": [{"role": "assistant", "content": "a"}], "label": "aligned", "weight": "x"}',
+        '{"messages": [{"role": "assistant", "content": "a"}], "label": "aligned", "weight": ' + "9" * 9000 + "}",
         "[" * 100_000,
         '{"messages": ' + "[" * 100_000,
     ],
@@ -205,11 +206,11 @@ def test_transcripts_give_a_row_for_every_labelled_turn(tmp_path: Path) -> None:
         {"role": "assistant", "content": "Wait, do not leave me."},
     ]
     path = write(tmp_path / "t.jsonl", [{"messages": messages, "turn_labels": [None, "goal_deviation"]}])
-    (row,) = rows.read_transcripts(path)
+    (row,) = rows.read_rows(path)
     assert (row.answer, len(row.before)) == ("Wait, do not leave me.", 3)
     write(path, [{"messages": messages, "turn_labels": ["aligned"]}])
     with pytest.raises(InputError, match=r"t\.jsonl:1"):
-        rows.read_transcripts(path)
+        rows.read_rows(path)
 
 
 def test_f1_is_what_one_computes_by_hand() -> None:

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.baseline import BaselineRule
-from monitor.buckets import Bucket, Sums
+from monitor.buckets import FEATURES, Bucket, Sums
 from monitor.state import SeriesState
 from monitor.trajectory import (
+    REARM_MINUTES,
     WINDOWS_MINUTES,
     Alarm,
     Learned,
@@ -22,7 +23,6 @@ from monitor.trajectory import (
     Recovery,
     Settings,
     advance,
-    feature_name,
     onset_of,
 )
 from tests.unit.core_cases import DRIFTED, HEALTHY, corner, quantifier, traffic
@@ -52,6 +52,11 @@ def follow(
 
 def of_kind(outcomes: Sequence[Outcome], kind: type[T]) -> list[T]:
     return [o for o in outcomes if isinstance(o, kind)]
+
+
+def news(outcomes: Sequence[Outcome]) -> list[Alarm]:
+    """Alarms that do not repeat one that still stands."""
+    return [a for a in of_kind(outcomes, Alarm) if not a.again]
 
 
 def told(outcomes: Sequence[Outcome]) -> list[Any]:
@@ -92,13 +97,13 @@ def test_the_whole_story() -> None:
     state = SeriesState("v")
     outcomes = follow(state, STREAM)
     (learned,) = of_kind(outcomes, Learned)
-    (alarm,) = of_kind(outcomes, Alarm)
+    (alarm,) = news(outcomes)
     drift = START + 7 * HOUR
     assert learned.baseline.sums.n >= 100
     assert outcomes.index(learned) < outcomes.index(alarm)
     assert drift <= alarm.at < drift + 3 * HOUR
     assert alarm.evidence >= 1
-    assert feature_name(alarm.feature_shares) in ("harmful_compliance", "misaligned")
+    assert FEATURES[int(np.argmax(alarm.feature_shares))] in ("harmful_compliance", "misaligned")
     assert alarm.armed_from == learned.baseline.last_minute + 1
     history = [b for b in STREAM if alarm.armed_from <= b.minute <= alarm.at]
     onset = onset_of(alarm, learned.baseline, history)
@@ -131,7 +136,7 @@ def test_points_are_the_windows() -> None:
 def test_points_tell_the_state_of_alarm() -> None:
     """Evidence is a share of the alarm threshold: below 1 before, 1 while the alarm stands; kl rises with the drift."""
     outcomes = follow(SeriesState("v"), STREAM)
-    (alarm,) = of_kind(outcomes, Alarm)
+    (alarm,) = news(outcomes)
     (learned,) = of_kind(outcomes, Learned)
     for p in of_kind(outcomes, Point):
         if p.t <= alarm.at:
@@ -272,11 +277,11 @@ def test_recovery_after_a_clean_day() -> None:
     assert bad + 30 + DAY - HOUR <= recoveries[0].at <= bad + 30 + DAY + 2 * HOUR
     assert second <= alarms[1].at < second + 30
     assert recoveries[0].at - HOUR < alarms[1].armed_from <= recoveries[0].at
-    assert feature_name(alarms[1].feature_shares) in ("deception", "misaligned")
+    assert FEATURES[int(np.argmax(alarms[1].feature_shares))] in ("deception", "misaligned")
 
 
 def test_relapse_delays_recovery() -> None:
-    """A relapse within the day begins the waiting anew, and raises no second alarm meanwhile."""
+    """A relapse within the day begins the waiting anew, and its alarm says that it repeats one that stands."""
     bad = START + 10 * HOUR
     relapse = bad + 20 * HOUR
     stream = [
@@ -287,9 +292,25 @@ def test_relapse_delays_recovery() -> None:
         *calm(3, relapse + 30, relapse + 30 * HOUR),
     ]
     outcomes = follow(SeriesState("v"), stream)
-    assert len(of_kind(outcomes, Alarm)) == 1
+    assert len(news(outcomes)) == 1
     (recovery,) = of_kind(outcomes, Recovery)
     assert relapse + 30 + DAY - HOUR <= recovery.at <= relapse + 30 + DAY + 2 * HOUR
+
+
+def test_another_behaviour_joins() -> None:
+    """When another behaviour begins to drift while an alarm stands, the detectors tell of it after their rest."""
+    bad = START + 10 * HOUR
+    stream = [
+        *calm(1, START, bad),
+        *burst(bad, 60),
+        *calm(2, bad + 60, bad + 12 * HOUR),
+        *burst(bad + 12 * HOUR, 60, k=4),
+    ]
+    first, second = of_kind(follow(SeriesState("v"), stream), Alarm)
+    assert (first.again, second.again) == (False, True)
+    assert bad + 12 * HOUR <= second.at < bad + 13 * HOUR
+    assert second.armed_from == first.at + REARM_MINUTES
+    assert int(np.argmax(second.feature_shares)) == FEATURES.index("goal_deviation")
 
 
 def test_silence_is_not_recovery() -> None:
@@ -354,7 +375,7 @@ def test_one_turn_a_day() -> None:
     outcomes = follow(SeriesState("v"), stream)
     assert of_kind(outcomes, Point) == []
     assert len(of_kind(outcomes, Learned)) == 1
-    (alarm,) = of_kind(outcomes, Alarm)
+    (alarm,) = news(outcomes)
     assert 0 <= (alarm.at - days[200]) // DAY <= 12
 
 
