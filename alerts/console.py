@@ -69,7 +69,14 @@ def show_alert(alert: dict[str, Any], console: Console) -> None:
     low, high = alert["onset_interval"]
     line(console, f"    onset {when(alert['onset'])} (90 %: {when(low)} to {when(high)})")
     line(console, f"    {alert['reason']}")
-    for turn in alert["telling_turns"]:
+    _show_turns(alert["telling_turns"], console)
+    for part in alert["values"]["joined"]:
+        line(console, f"    joined {when(part['at'])}: {part['reason']}")
+        _show_turns(part["telling_turns"][:2], console)
+
+
+def _show_turns(turns: list[dict[str, Any]], console: Console) -> None:
+    for turn in turns:
         line(
             console,
             f"    {turn['behaviour']} {turn['probability']:.2f}  {text(turn['where'])}  "

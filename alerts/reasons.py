@@ -50,18 +50,22 @@ def explain(
     history : buckets of the series from `alarm.armed_from` to the alarm's, one a minute, in time order.
     known : behaviours that firing alerts of the series name already.
     """
-    onset = onset_of(alarm, baseline, history)
-    changed = reduce(add, (b.sums for b in history[onset.at :]), Sums.zero())
-    before, after = quantifier.estimate(baseline.sums), quantifier.estimate(changed)
-    draws = quantifier.changes(baseline.sums, changed)
-    change = [interval(draws[:, k]) for k in range(len(BEHAVIOURS))]
+    recent = [b for b in history if b.minute >= alarm.rearmed_from]
+    onset = onset_of(recent, max(alarm.armed_from, alarm.rearmed_from), baseline)
+    change = _changes(quantifier, baseline.sums, total(recent[onset.at :]))
     risen = sorted(range(1, len(BEHAVIOURS)), key=lambda k: change[k].mean, reverse=True)
     # beside the behaviour that rose most, name every other whose rise cannot be chance alone
     named = [k for i, k in enumerate(risen) if (i == 0 and not alarm.again) or change[k].low > 0]
     named = [k for k in named if BEHAVIOURS[k] not in known]
     if not named:
         return None
-    since = time_of(history[onset.at].minute)
+    if alarm.again:
+        # what joins an earlier drift may have begun with it: look at its own features, from the beginning
+        recent = list(history)
+        onset = onset_of(recent, alarm.armed_from, baseline, [FEATURES.index(BEHAVIOURS[k]) for k in named])
+        change = _changes(quantifier, baseline.sums, total(recent[onset.at :]))
+    before, after = quantifier.estimate(baseline.sums), quantifier.estimate(total(recent[onset.at :]))
+    since = time_of(recent[onset.at].minute)
     moved = "; ".join(f"{BEHAVIOURS[k]} {_moved(before.shares[k], after.shares[k], change[k])}" for k in named)
     reason = (
         f"{moved}; since {since:%Y-%m-%d %H:%M} UTC; "
@@ -74,8 +78,8 @@ def explain(
         behaviour=BEHAVIOURS[named[0]],
         raised_at=time_of(alarm.at + 1),
         onset=since,
-        onset_lo=time_of(history[onset.low].minute),
-        onset_hi=time_of(history[onset.high].minute),
+        onset_lo=time_of(recent[onset.low].minute),
+        onset_hi=time_of(recent[onset.high].minute),
         reason=reason,
         values={
             "before": mixture_values(before),
@@ -87,6 +91,28 @@ def explain(
             "false_alarm_every_days": false_alarm_every_days,
         },
     )
+
+
+def joined_values(finding: Finding, telling_turns: list[dict[str, Any]]) -> dict[str, Any]:
+    """What joined an alert that stands, as plain values."""
+    return {
+        "moved": finding.values["moved"],
+        "at": finding.raised_at.isoformat(),
+        "onset": finding.onset.isoformat(),
+        "onset_interval": [finding.onset_lo.isoformat(), finding.onset_hi.isoformat()],
+        "reason": finding.reason,
+        "telling_turns": telling_turns,
+    }
+
+
+def total(buckets: Sequence[Bucket]) -> Sums:
+    """The turns of several buckets together."""
+    return reduce(add, (b.sums for b in buckets), Sums.zero())
+
+
+def _changes(quantifier: Quantifier, before: Sums, after: Sums) -> list[Interval]:
+    draws = quantifier.changes(before, after)
+    return [interval(draws[:, k]) for k in range(len(BEHAVIOURS))]
 
 
 def alert_id(series: str, rule: str, raised_at: datetime) -> str:

@@ -100,7 +100,7 @@ def _draw_entropy(axes: Any, s: dict[str, Any], points: Any) -> None:
         axes.axvline(raised, color="#c8321f", lw=1.4)
         late = bool(t) and raised > t[0] + (t[-1] - t[0]) * 0.6
         axes.annotate(
-            f"alert {raised:%d %b %H:%M}\nonset {onset:%d %b %H:%M}\n{', '.join(alert['values']['moved'])}",
+            f"alert {raised:%d %b %H:%M}\nonset {onset:%d %b %H:%M}\n{', '.join(_behaviours(alert))}",
             (onset if late else raised, top), xytext=(-6 if late else 6, -6), textcoords="offset points",
             ha="right" if late else "left", va="top", fontsize=9, color="#9c2315",
         )  # fmt: skip
@@ -147,6 +147,10 @@ def _draw_mixture(axes: Any, s: dict[str, Any], points: Any, *, legend: bool) ->
             ncols=5, loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize=9, handlelength=1.2,
             columnspacing=1.4, borderaxespad=0.2,
         )  # fmt: skip
+
+
+def _behaviours(alert: dict[str, Any]) -> list[str]:
+    return [*alert["values"]["moved"], *(b for part in alert["values"]["joined"] for b in part["moved"])]
 
 
 def _stretches(points: Any, most_hours: float = 30.0) -> list[tuple[int, int]]:

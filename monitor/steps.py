@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final
 
 from sqlalchemy import Connection, Engine
 
-from alerts.reasons import alert_id, explain
+from alerts.reasons import alert_id, explain, joined_values
 from monitor.baseline import Baseline, BaselineRule
 from monitor.buckets import Bucket
 from monitor.entropy import Quantifier
@@ -48,7 +48,9 @@ class Stepper:
     settings: Settings
 
     def step(self, closed_until: int | None = None) -> list[tuple[str, Alert]]:
-        """Advance all series over the buckets before minute `closed_until` (None: all); returns (series, new alert).
+        """Advance all series over the buckets before minute `closed_until` (None: all).
+
+        Returns the alerts that were raised or joined, with the name of their series.
 
         A series moves a week of event time a transaction: memory and the time a database is locked stay bounded, and a
         kill leaves every series at a whole step, to go on from there.
@@ -89,7 +91,7 @@ class Stepper:
     ) -> list[Alert]:
         points: list[Point] = []
         learned: list[Baseline] = []
-        raised: list[Alert] = []
+        alerts: dict[str, Alert] = {}
         resolved_at = None
         for outcome in advance(state, recent, piece, self.quantifier, self.rule, self.settings, closed_until=until):
             match outcome:
@@ -99,30 +101,38 @@ class Stepper:
                     learned.append(baseline)
                 case Alarm():
                     assert state.baseline is not None
-                    raised += self._alerts(series, outcome, state.baseline, raised)
+                    alert = self._alert(series, outcome, state.baseline, alerts.values())
+                    if alert is not None:
+                        alerts[alert.id] = alert
                 case Recovery(at):
                     resolved_at = time_of(at)
-                    raised = [replace(a, firing=False, resolved_at=resolved_at) if a.firing else a for a in raised]
+                    alerts = {
+                        k: replace(a, firing=False, resolved_at=a.resolved_at or resolved_at) for k, a in alerts.items()
+                    }
         with writing(self.engine) as connection:
-            write_step(connection, series.id, state, points, learned, raised, resolved_at)
-        return raised
+            write_step(connection, series.id, state, points, learned, list(alerts.values()), resolved_at)
+        return list(alerts.values())
 
-    def _alerts(
-        self, series: reads.StoredSeries, alarm: Alarm, baseline: Baseline, raised: Sequence[Alert]
-    ) -> list[Alert]:
-        """The alert an alarm is worth: none when it repeats what a firing alert says already."""
+    def _alert(
+        self, series: reads.StoredSeries, alarm: Alarm, baseline: Baseline, pending: Collection[Alert]
+    ) -> Alert | None:
+        """The alert an alarm raises; or the one that stands, joined by what moved since; or none when that is known."""
         with self.engine.connect() as connection:
-            firing = [a for a in (*reads.alerts(connection, series.id), *raised) if a.firing] if alarm.again else []
-            known = {behaviour for a in firing for behaviour in a.values["moved"]}
+            latest = {a.id: a for a in (*reads.alerts(connection, series.id), *pending)}
+            standing = next((a for a in latest.values() if a.firing), None) if alarm.again else None
+            known = () if standing is None else standing.behaviours
             history = self._history(connection, series.id, alarm)
             every = self.settings.false_alarm_every_days
             finding = explain(alarm, baseline, history, self.quantifier, every, known)
             if finding is None:
-                return []
+                return None
             telling = reads.telling_turns(
                 connection, series.id, self.version, finding.behaviour, finding.onset, finding.raised_at
             )
-        alert = Alert(
+        if standing is not None:
+            joined = [*standing.values["joined"], joined_values(finding, telling)]
+            return replace(standing, values=standing.values | {"joined": joined})
+        return Alert(
             id=alert_id(series.key.name, finding.rule, finding.raised_at),
             series_id=series.id,
             rule=finding.rule,
@@ -133,10 +143,9 @@ class Stepper:
             onset_lo=finding.onset_lo,
             onset_hi=finding.onset_hi,
             reason=finding.reason,
-            values=finding.values,
+            values=finding.values | {"joined": []},
             telling_turns=telling,
         )
-        return [alert]
 
     def _history(self, connection: Connection, series_id: int, alarm: Alarm) -> Sequence[Bucket]:
         start = max(alarm.armed_from, alarm.at + 1 - ONSET_HORIZON_MINUTES)

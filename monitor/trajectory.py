@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from monitor.baseline import Baseline, BaselineRule
-from monitor.buckets import LEVELS, Bucket, Sums
+from monitor.buckets import FEATURES, LEVELS, Bucket, Sums
 from monitor.detectors import EDetector, Increments, Onset, locate_onset
 from monitor.drift import Slope
 from monitor.entropy import Mixture, Quantifier, kl_divergence
@@ -58,14 +58,18 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """A detector crossed its threshold in the bucket of minute `at`; the change is to be sought from `armed_from`."""
+    """A detector crossed its threshold in the bucket of minute `at`.
+
+    The change is to be sought from `armed_from` on; the evidence was gathered from `rearmed_from` on, which is later
+    when an earlier alarm has not recovered yet (`again`): this one is news only if another behaviour moved.
+    """
 
     at: int
     armed_from: int
     evidence: float
     feature_shares: tuple[float, ...]
+    rearmed_from: int = 0
     again: bool = False
-    """Whether an earlier alarm has not recovered yet: this one is news only if another behaviour moved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +200,11 @@ class _Step:
         """Tell of the alarm, and start the detectors anew after a rest."""
         state = self._state
         shares = tuple(state.detector.feature_shares.tolist())
-        alarm = Alarm(minute, state.armed_from, self._wealth(), shares, again=state.alarmed_at is not None)
+        again = state.alarmed_at is not None
+        alarm = Alarm(minute, state.armed_from, self._wealth(), shares, max(state.armed_from, state.rearm_at), again)
         if state.alarmed_at is None:
             state.alarmed_at = minute
-        state.rearm_at = state.armed_from = minute + REARM_MINUTES
+        state.rearm_at = minute + REARM_MINUTES
         state.detector = EDetector()
         return alarm
 
@@ -275,14 +280,17 @@ def stake_days(last_minute: int | None, minute: int) -> float:
     return 1 / MINUTES_PER_DAY if last_minute is None else (minute - last_minute) / MINUTES_PER_DAY
 
 
-def onset_of(alarm: Alarm, baseline: Baseline, history: Sequence[Bucket]) -> Onset:
-    """Since when a series has been changing.
+def onset_of(
+    history: Sequence[Bucket], start: int, baseline: Baseline, features: Sequence[int] = range(len(FEATURES))
+) -> Onset:
+    """Since when the features of a series have been changing.
 
     Parameters
     ----------
-    history : its buckets from `alarm.armed_from` to the alarm's, one a minute; the result's places count in it.
+    history : its buckets from minute `start` to an alarm's, one a minute; the result's places count in it.
+    features : which of monitor.buckets.FEATURES to look at.
     """
     increments = Increments(baseline.bounds).of(np.stack([b.sums.level_counts() for b in history]))
-    before = [alarm.armed_from - 1, *(b.minute for b in history)]
+    before = [start - 1, *(b.minute for b in history)]
     stakes = np.array([stake_days(last, b.minute) for last, b in zip(before, history, strict=False)])
-    return locate_onset(increments, stakes)
+    return locate_onset(increments[:, list(features)], stakes)

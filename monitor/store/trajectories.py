@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -35,6 +35,12 @@ class Alert:
     values: dict[str, Any]
     telling_turns: list[dict[str, Any]]
 
+    @property
+    def behaviours(self) -> list[str]:
+        """All behaviours it names: those it was raised for and those that joined since."""
+        joined = [b for part in self.values["joined"] for b in part["moved"]]
+        return [*self.values["moved"], *joined]
+
 
 def write_step(
     connection: Connection,
@@ -42,7 +48,7 @@ def write_step(
     state: SeriesState,
     points: Sequence[Point],
     learned: Sequence[Baseline],
-    raised: Sequence[Alert],
+    alerts: Sequence[Alert],
     resolved_at: datetime | None,
 ) -> None:
     """Store what a step of a series made: all of it or, when the caller's transaction fails, nothing."""
@@ -72,15 +78,17 @@ def write_step(
             .on_conflict_do_nothing()
         )
     table = schema.alerts
-    for alert in raised:
-        values = {k: getattr(alert, k) for k in Alert.__slots__}
-        connection.execute(insert(table, connection).values(values).on_conflict_do_nothing())
     if resolved_at is not None:
         connection.execute(
             update(table)
             .where(table.c.series_id == series_id, table.c.firing, table.c.raised_at < resolved_at)
             .values(firing=False, resolved_at=resolved_at)
         )
+    for alert in alerts:
+        values = {f.name: getattr(alert, f.name) for f in fields(Alert)}
+        upsert = insert(table, connection).values(values)
+        changed = {k: v for k, v in values.items() if k in ("firing", "resolved_at", "values")}
+        connection.execute(upsert.on_conflict_do_update(index_elements=["id"], set_=changed))
     connection.execute(update(schema.series).where(schema.series.c.id == series_id).values(state=state.pack()))
 
 

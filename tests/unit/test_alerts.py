@@ -124,6 +124,7 @@ def alert(**changes: Any) -> dict[str, Any]:
         "onset": "2026-03-11T08:00:00Z",
         "onset_interval": ["2026-03-11T07:00:00Z", "2026-03-11T08:30:00Z"],
         "reason": "harmful_compliance from 1 % to 9 %",
+        "values": {"moved": ["harmful_compliance"], "joined": []},
         "telling_turns": [
             {
                 "behaviour": "harmful_compliance",
@@ -323,12 +324,13 @@ def test_intervals_are_rounded() -> None:
 
 
 def test_a_repeated_alarm_is_news_only_with_another_behaviour() -> None:
-    """An alarm while an alert stands becomes an alert only if it names a behaviour that alert does not."""
-    again = replace(ALARM, again=True)
-    first = explain(ALARM, BASELINE, HISTORY, quantifier(), 90.0)
-    assert first is not None
-    moved = first.values["moved"]
-    assert explain(again, BASELINE, HISTORY, quantifier(), 90.0, known=moved) is None
-    news = explain(again, BASELINE, HISTORY, quantifier(), 90.0, known=())
+    """An alarm while an alert stands is worth telling only if a behaviour moved that the alert does not name."""
+    h = history(*CALM, *HARM, *[(0, 2, 2, 4, 4)] * 40)
+    start = START + 90
+    again = Alarm(h[-1].minute, START, 1.7, NO_SHARES, start, again=True)
+    assert explain(again, BASELINE, h, quantifier(), 90.0, known=["harmful_compliance", "goal_deviation"]) is None
+    news = explain(again, BASELINE, h, quantifier(), 90.0, known=["harmful_compliance"])
     assert news is not None
-    assert news.behaviour == first.behaviour
+    assert news.values["moved"] == ["goal_deviation"]
+    # its own onset, not that of the drift it joins
+    assert abs((news.onset - time_of(START + 80)).total_seconds()) <= 300

@@ -106,7 +106,7 @@ def test_the_whole_story() -> None:
     assert FEATURES[int(np.argmax(alarm.feature_shares))] in ("harmful_compliance", "misaligned")
     assert alarm.armed_from == learned.baseline.last_minute + 1
     history = [b for b in STREAM if alarm.armed_from <= b.minute <= alarm.at]
-    onset = onset_of(alarm, learned.baseline, history)
+    onset = onset_of(history, alarm.armed_from, learned.baseline)
     assert abs(history[onset.at].minute - drift) <= 60
     assert history[onset.low].minute <= drift + 30
     assert history[onset.high].minute >= drift - 30
@@ -309,7 +309,8 @@ def test_another_behaviour_joins() -> None:
     first, second = of_kind(follow(SeriesState("v"), stream), Alarm)
     assert (first.again, second.again) == (False, True)
     assert bad + 12 * HOUR <= second.at < bad + 13 * HOUR
-    assert second.armed_from == first.at + REARM_MINUTES
+    assert second.armed_from == first.armed_from
+    assert second.rearmed_from == first.at + REARM_MINUTES
     assert int(np.argmax(second.feature_shares)) == FEATURES.index("goal_deviation")
 
 
@@ -342,7 +343,8 @@ def test_alarm_in_the_hour_of_a_recovery() -> None:
     (alarm,) = of_kind(follow(state, stored), Alarm)
     assert state.baseline is not None
     assert alarm.armed_from <= alarm.at, "there must be buckets in which to seek the onset"
-    onset_of(alarm, state.baseline, [b for b in stored if alarm.armed_from <= b.minute <= alarm.at])
+    history = [b for b in stored if alarm.armed_from <= b.minute <= alarm.at]
+    onset_of(history, alarm.armed_from, state.baseline)
 
 
 # --- odd traffic
