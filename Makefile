@@ -10,9 +10,9 @@ STAMP  := $(VENV)/.installed
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	touch $@
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
 
 demo: setup
 	@mkdir -p out
@@ -31,7 +31,9 @@ bench: setup
 	$(BIN)/python benchmarks/watch.py
 
 train: setup
-	$(BIN)/valuedrift train --data $(DATA)/train --factors $(DATA)/factors
+	@mkdir -p out
+	$(BIN)/python examples/labelled.py > out/labelled.jsonl
+	$(BIN)/valuedrift train --data $(DATA)/train --factors $(DATA)/factors --check out/labelled.jsonl
 
 clean:
 	rm -rf $(VENV) out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -41,8 +41,8 @@ WEAK: Final = """\
 ## Known failures
 
 - **A falsehood told plainly.** Knowing that an answer is false needs knowledge of the world, and the heads only know
-  words: on left-out TruthfulQA almost no false answer is found. Deception is found where it flatters, caves, claims
-  work not done or oversells.
+  words: on left-out TruthfulQA one false answer in ten is found, no better than chance. Deception is found where it
+  flatters, caves, claims work not done or oversells.
 - **Sources unlike the scenarios.** On whole public sources left out, the figures below are far under the grouped ones.
   Read the pooled left-out figures as the worst case and the held-out scenarios as the usual one.
 - **Collapse of base models** (text that runs on, invents turns, repeats itself) counts as goal_deviation in training,
@@ -51,8 +51,10 @@ WEAK: Final = """\
   assistant said before.
 - **Wrapped requests.** A harmful request inside a long role-play can look harmless, and a right refusal of it then
   looks like over-refusal.
-- **Languages.** Nearly all training text is English; about one contrast scenario in eight is not. Languages without
+- **Languages.** Nearly all training text is English; one contrast scenario in six is not. Languages without
   spaces are read by character. Elsewhere expect little more than refusals to be seen.
+- **Probabilities assume that half of all turns are aligned.** In traffic that is nearly all aligned, single turns look
+  less aligned than they are (the calibration error on the demo transcripts). Windows are corrected for it.
 - **An attacker who knows the words** can move the score: this is a monitor of drift over many turns, not a filter.
 
 Doubt and the confusion matrix are measured on sources and scenarios the heads had not seen, so that windows
@@ -109,7 +111,7 @@ def _figures(figures: Mapping[str, Any]) -> str:
     if "held_out_contrast" in figures:
         measured.append(("contrast scenarios held out", figures["held_out_contrast"]))
     if "transcripts" in figures:
-        measured.append(("demo transcripts, never trained on", figures["transcripts"]))
+        measured.append(("demo transcripts (never trained on, but a yardstick of choices)", figures["transcripts"]))
     lines = [
         "## Figures",
         "",

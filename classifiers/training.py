@@ -129,7 +129,7 @@ def tensors_of(table: Table, fit: Fit, rows: list[Row]) -> dict[str, NDArray[Any
     use = np.flatnonzero(fit.folds >= 0)
     y, q, w = table.behaviour[use], fit.held_out[use], blend(table, use)
     doubt_x, doubt_y = doubt_curve(q, y, w)
-    n, mean, covariance = confusion(q, y, w)
+    n, mean, covariance = confusion(q, y, w, table.family[use])
     return {
         "table": table8,
         "scale": scale,
@@ -214,18 +214,41 @@ def doubt_curve(q: Floats, y: Ints, w: Floats) -> tuple[Floats, Floats]:
     return x, np.asarray(fitted.predict(x), dtype=np.float64)
 
 
-def confusion(q: Floats, y: Ints, w: Floats) -> tuple[Floats, Floats, Floats]:
-    """Effective number (5,), mean (5, 5) and covariance (5, 5, 5) of q by true behaviour (design 3.2)."""
+def confusion(q: Floats, y: Ints, w: Floats, source: NDArray[np.str_]) -> tuple[Floats, Floats, Floats]:
+    """What the rows of each behaviour are worth (5,), mean (5, 5) and covariance (5, 5, 5) of q given it (design 3.2).
+
+    Worth is in independent turns: as many as would make the mean vary as it does from source to source, for a
+    deployment is a source never seen (docs/decisions/0005-confusion-varies-by-source.md).
+    """
     n, mean, covariance = np.zeros(K), np.zeros((K, K)), np.zeros((K, K, K))
     for k in range(K):
         of = y == k
         share = w[of] / w[of].sum()
-        n[k] = 1 / (share**2).sum()
         mean[k] = share @ q[of]
         mean[k] /= mean[k].sum()
         centred = q[of] - mean[k]
         covariance[k] = (centred * share[:, None]).T @ centred
+        spread = float(np.trace(covariance[k]))
+        sampling = spread * float((share**2).sum())
+        n[k] = max(spread / max(_between(centred, share, source[of]) + sampling, 1e-12), 1.0)
     return n, mean, covariance
+
+
+def _between(centred: Floats, share: Floats, source: NDArray[np.str_]) -> float:
+    """Variance of a source's mean (trace over the behaviours), less what a source's few rows make of it."""
+    part: dict[str, tuple[float, float, float]] = {}
+    for name in np.unique(source):
+        of = source == name
+        weight = float(share[of].sum())
+        inner = share[of] / max(weight, 1e-12)
+        offset = inner @ centred[of]
+        rest = centred[of] - offset
+        noise = float((inner[:, None] * rest**2).sum()) * float((inner**2).sum())
+        part[str(name)] = (weight, float(offset @ offset), noise)
+    if len(part) < 2:
+        return 0.0
+    scale = 1 - sum(weight**2 for weight, _, _ in part.values())
+    return max(sum(weight * (size - noise) for weight, size, noise in part.values()) / max(scale, 1e-12), 0.0)
 
 
 def describe(figures: Mapping[str, Any]) -> str:

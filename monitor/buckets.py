@@ -34,6 +34,10 @@ MOMENT_UNIT: Final = 1 << 16
 FEATURES: Final = (*BEHAVIOURS[1:], "misaligned")
 """What the detectors watch: the four non-aligned probabilities and their sum."""
 
+HEALTHY_ODDS: Final = 8.0
+"""Features are probabilities under a prior in which aligned is this much likelier than in the classifier's own: that of
+healthy traffic, so that only clear evidence counts (docs/decisions/0007-features-under-a-healthy-prior.md)."""
+
 LEVELS: Final[Floats] = np.array(
     [0, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 )
@@ -80,6 +84,14 @@ def to_fixed_point(probabilities: Floats) -> Ints:
     return np.asarray(floor + (rank < missing[:, None]), dtype=np.int64)
 
 
+def features_of(probabilities: Floats) -> Floats:
+    """(n, 5) what the detectors watch, from (n, 5) probabilities."""
+    healthy = probabilities.copy()
+    healthy[:, ALIGNED] *= HEALTHY_ODDS
+    healthy = healthy / healthy.sum(axis=1, keepdims=True)
+    return np.concatenate([healthy[:, 1:], 1 - healthy[:, [ALIGNED]]], axis=1)
+
+
 def turn_terms(q: Ints, weights: Floats, doubt: Floats) -> Ints:
     """The addends of n turns, one row each.
 
@@ -111,8 +123,7 @@ def turn_terms(q: Ints, weights: Floats, doubt: Floats) -> Ints:
     terms[:, _W2QQ] = np.rint((wf * wf)[:, None] * p[:, _PAIRS[0]] * p[:, _PAIRS[1]] * MOMENT_UNIT).astype(np.int64)
     rows = np.arange(n)
     terms[rows, _HARD.start + q.argmax(axis=1)] = 1
-    features = np.concatenate([p[:, 1:], 1 - p[:, [ALIGNED]]], axis=1)
-    level = np.searchsorted(_EDGES, features)
+    level = np.searchsorted(_EDGES, features_of(p))
     for j in range(len(FEATURES)):
         terms[rows, _LEVELS.start + j * len(LEVELS) + level[:, j]] = 1
     return terms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -31,6 +32,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         code = cli.main(args=arguments, prog_name="valuedrift", standalone_mode=False)
     except click.exceptions.Exit as e:
         sys.exit(e.exit_code)
+    except click.exceptions.NoArgsIsHelpError as e:
+        click.echo(e.format_message())
+        sys.exit(2)
     except click.Abort:
         _fail("interrupted; run the same command again to go on where it stopped", 130)
     except click.ClickException as e:
@@ -126,7 +130,7 @@ def watch(
             _until_stopped(run, bar, Console(stderr=True, highlight=False, soft_wrap=True) if as_json else out)
         else:
             run.run(bar.advance)
-    summary = summarise(engine, run.offsets, run.stepper.quantifier, classifier.version, config.baseline_rule())
+    summary = summarise(engine, run.offsets, run.stepper)
     with engine.connect() as connection:
         letters = reads.dead_letters(connection, [o.id for o in run.offsets], SHOWN_DEAD_LETTERS)
     summary["database"] = shown(engine)
@@ -153,10 +157,9 @@ def _until_stopped(run: Any, bar: _Bar, console: Console) -> None:
     def on_alert(series: str, alert: Alert) -> None:
         show_alert(alert_values(alert, series), console)
 
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         run.follow(bar.advance, on_alert)
-    except KeyboardInterrupt:
-        run.stepper.step()
+    run.stepper.step()
 
 
 class _Bar:
@@ -259,14 +262,15 @@ def evaluate(data: Path, as_json: bool, weights_only: bool) -> None:
 @cli.command()
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Directory of labelled .jsonl[.gz] files.")
 @click.option("--factors", type=click.Path(path_type=Path), help="Directory of factor labels (requests, refusals).")
+@click.option("--check", type=click.Path(path_type=Path), help="Labelled turns to measure on, never trained on.")
 @click.option("--out", type=click.Path(path_type=Path), help="Weights file to write [the shipped one].")
 @click.option("--seed", type=int, default=0, show_default=True)
-def train(data: Path, factors: Path | None, out: Path | None, seed: int) -> None:
+def train(data: Path, factors: Path | None, check: Path | None, out: Path | None, seed: int) -> None:
     """Train, calibrate and measure the classifier, and write its weights and model card."""
     from classifiers.training import CONTRAST, SHIPPED
     from classifiers.training import train as run_training
 
-    run_training(data, factors, CONTRAST, out or SHIPPED, seed=seed, progress=_say)
+    run_training(data, factors, CONTRAST, out or SHIPPED, seed=seed, progress=_say, transcripts=check)
 
 
 def _say(message: str) -> None:

@@ -51,6 +51,9 @@ class Monitor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a baseline is learned from: turns, hours or days, both, or a range (monitor.baseline.BaselineRule)."""
     false_alarm_every: str = "90d"
     """Promised mean time between false alarms of one series, in hours (h) or days (d)."""
+    baseline_aligned_at_least: Annotated[float, msgspec.Meta(ge=0, le=1)] = (
+        TrajectorySettings().baseline_aligned_at_least
+    )
     min_window_turns: int = TrajectorySettings().min_window_turns
     trend_cell_turns: int = TrajectorySettings().trend_cell_turns
 
@@ -85,6 +88,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError("monitor.min_window_turns and monitor.trend_cell_turns must be 1 or more")
         return TrajectorySettings(
             false_alarm_every_days=days,
+            baseline_aligned_at_least=self.monitor.baseline_aligned_at_least,
             min_window_turns=self.monitor.min_window_turns,
             trend_cell_turns=self.monitor.trend_cell_turns,
         )

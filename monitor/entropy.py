@@ -6,6 +6,7 @@ mean is inverted through the classifier's confusion: E[q] = C^T p, with p on the
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
@@ -20,6 +21,10 @@ Floats = NDArray[np.float64]
 
 DRAWS: Final = 256
 """Posterior draws behind an interval."""
+POOL: Final = 1024
+"""Draws of the confusion from which a healthy baseline keeps those that fit it."""
+FEWEST_DRAWS: Final = 32
+"""With fewer fitting draws the baseline is not taken for healthy."""
 PRIOR_TURNS: Final = 10.0
 """Weight, in turns, of the classifier's own per-turn spread in a window's covariance."""
 SAMPLING_DRAWS: Final = 64
@@ -124,27 +129,42 @@ class Quantifier:
     The confusion is redrawn `DRAWS` times from its calibration counts (Dirichlet rows with the rows' own spread), the
     window's mean from a normal with the window's covariance; each pair is solved by least squares on the simplex. The
     calibration counts are worth as much as the confusion differs from source to source, because a deployment is a
-    source never seen (docs/decisions/0005-confusion-varies-by-source.md). What depends on the confusion's draws alone
-    is prepared once.
+    source never seen; `given` a healthy baseline, the draws that fit this deployment are kept
+    (docs/decisions/0005-confusion-varies-by-source.md). What depends on the confusion's draws alone is prepared once.
     """
 
     def __init__(self, calibration: Calibration) -> None:
-        self._calibration = calibration
         rng = np.random.default_rng(2512_03047)
-        confusions = np.empty((DRAWS, K, K))
-        for y in range(K):
-            confusions[:, y] = rng.dirichlet(_dirichlet_parameters(calibration, y), size=DRAWS)
-        self._noise = rng.standard_normal((2, DRAWS, K))
         # q sums to 1, so its covariance is singular along (1, ..., 1): a ridge makes the metric proper without changing
         # the solution inside the simplex, where five unknowns fit five equations exactly whatever the metric.
         self._spread = calibration.covariance.mean(axis=0)
         metric = np.linalg.inv(self._spread + np.eye(K) * (1e-3 + np.trace(self._spread) / K * 0.1))
-        self._solvers = _FaceSolvers(confusions, metric)
-        self._at_mean = _FaceSolvers(np.repeat(calibration.mean[None], SAMPLING_DRAWS, axis=0), metric)
+        self._pool = _FaceSolvers(_draw_confusions(calibration, rng), metric)
+        self._pool_noise = rng.standard_normal((2, POOL, K))
+        self._at_mean = _FaceSolvers(calibration.mean[None], metric)
+        self._keep(np.arange(DRAWS))
+
+    def _keep(self, which: NDArray[np.int64]) -> None:
+        self._solvers = self._pool.only(which)
+        self._noise = self._pool_noise[:, which]
+
+    def given(self, baseline: Sums, aligned_at_least: float) -> Quantifier:
+        """For the deployment whose baseline this is, on the assumption that the baseline is healthy.
+
+        Keeps the draws of the confusion under which the baseline's aligned share is at least `aligned_at_least`. When
+        fewer than `FEWEST_DRAWS` do, the assumption is not tenable and nothing is assumed.
+        """
+        p = self._pool.solve(self._means(baseline, self._pool_noise[0]))
+        fitting = np.flatnonzero(p[:, ALIGNED] >= aligned_at_least)
+        if len(fitting) < FEWEST_DRAWS:
+            return self
+        other = copy(self)
+        other._keep(fitting[:DRAWS])
+        return other
 
     def estimate(self, sums: Sums) -> Mixture:
         """Mixture of the turns in `sums`. Deterministic. Raises ValueError when there are none."""
-        q = self._means(sums, 0)
+        q = self._means(sums, self._noise[0])
         p = self._solvers.solve(q)
         s = entropy(p)
         return Mixture(
@@ -162,14 +182,28 @@ class Quantifier:
         Whatever the classifier gets wrong in the same way in both windows cancels, so a change is known better than the
         difference of two intervals would have it.
         """
-        return self._solvers.solve(self._means(after, 1)) - self._solvers.solve(self._means(before, 0))
+        later = self._solvers.solve(self._means(after, self._noise[1]))
+        return later - self._solvers.solve(self._means(before, self._noise[0]))
 
-    def _means(self, sums: Sums, stream: int) -> Floats:
+    def _means(self, sums: Sums, noise: Floats) -> Floats:
         """(draws, 5) redrawn means of the probabilities."""
         mean = sums.mean()
         values, vectors = np.linalg.eigh(sums.mean_covariance(self._spread, PRIOR_TURNS))
         root = vectors * np.sqrt(np.maximum(values, 0.0))
-        return np.asarray(mean + np.einsum("bj,ij->bi", self._noise[stream], root))
+        return np.asarray(mean + np.einsum("bj,ij->bi", noise, root))
+
+
+def _draw_confusions(calibration: Calibration, rng: np.random.Generator) -> Floats:
+    """(POOL, 5, 5) draws in which each behaviour answers to its own name most.
+
+    A draw in which, say, aligned turns get more probability of deception than deceptive ones do has the behaviours
+    mixed up; such draws are passed over, unless the calibration itself is so mixed up that few others come.
+    """
+    rows = [rng.dirichlet(_dirichlet_parameters(calibration, y), size=8 * POOL) for y in range(K)]
+    drawn = np.stack(rows, axis=1)
+    named = (drawn.argmax(axis=1) == np.arange(K)).all(axis=1)
+    first = np.concatenate([np.flatnonzero(named), np.flatnonzero(~named)])[:POOL]
+    return np.asarray(drawn[first])
 
 
 def _dirichlet_parameters(calibration: Calibration, y: int) -> Floats:
@@ -193,8 +227,7 @@ class _FaceSolvers:
     """
 
     def __init__(self, confusions: Floats, metric: Floats) -> None:
-        root = np.linalg.cholesky(metric)
-        self._root = root.T  # cost = |root.T (q - a p)|^2
+        self._root = np.linalg.cholesky(metric).T  # cost = |root (q - a p)|^2
         matrices = np.swapaxes(confusions, 1, 2)  # (B, k, y): mean(q) = matrix @ p
         self._whitened = self._root @ matrices
         draws = len(confusions)
@@ -205,17 +238,28 @@ class _FaceSolvers:
             a = matrices[:, :, face]
             size = len(face)
             kkt = np.zeros((draws, size + 1, size + 1))
-            kkt[:, :size, :size] = np.swapaxes(a, 1, 2) @ metric @ a
+            # the ridge keeps faces of equal rows solvable; it moves no solution by more than rounding
+            kkt[:, :size, :size] = np.swapaxes(a, 1, 2) @ metric @ a + np.eye(size) * 1e-10
             kkt[:, :size, size] = 1.0
             kkt[:, size, :size] = 1.0
-            inverse = np.linalg.pinv(kkt)
+            inverse = np.linalg.inv(kkt)
             self._gain[i][:, face, :] = inverse[:, :size, :size] @ np.swapaxes(a, 1, 2) @ metric
             self._offset[i][:, face] = inverse[:, :size, size]
 
+    def only(self, which: NDArray[np.int64]) -> _FaceSolvers:
+        """The same for some of the matrices."""
+        other = copy(self)
+        other._whitened = self._whitened[which]
+        other._gain, other._offset = self._gain[:, which], self._offset[:, which]
+        return other
+
     def solve(self, q: Floats) -> Floats:
-        """(B, 5) means, one for each matrix -> (B, 5) mixtures."""
-        p = np.einsum("fbij,bj->fbi", self._gain, q) + self._offset
-        residual = np.einsum("ij,bj->bi", self._root, q) - np.einsum("bij,fbj->fbi", self._whitened, p)
+        """(B, 5) means, one for each matrix (or any number for a single one) -> (B, 5) mixtures."""
+        one = len(self._whitened) == 1
+        gain, offset, whitened = (x[:, 0] if one else x for x in (self._gain, self._offset, self._whitened[None]))
+        p = np.einsum("fij,bj->fbi" if one else "fbij,bj->fbi", gain, q) + (offset[:, None] if one else offset)
+        fitted = np.einsum("ij,fbj->fbi" if one else "bij,fbj->fbi", whitened[0], p)
+        residual = np.einsum("ij,bj->bi", self._root, q) - fitted
         cost = (residual * residual).sum(axis=2)
         cost = np.where((p >= -1e-9).all(axis=2), cost, np.inf)
         best = cost.argmin(axis=0)

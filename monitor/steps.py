@@ -123,7 +123,8 @@ class Stepper:
             known = () if standing is None else standing.behaviours
             history = self._history(connection, series.id, alarm)
             every = self.settings.false_alarm_every_days
-            finding = explain(alarm, baseline, history, self.quantifier, every, known)
+            quantifier = self.quantifier.given(baseline.sums, self.settings.baseline_aligned_at_least)
+            finding = explain(alarm, baseline, history, quantifier, every, known)
             if finding is None:
                 return None
             telling = reads.telling_turns(

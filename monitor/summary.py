@@ -9,9 +9,8 @@ from typing import Any
 from sqlalchemy import Engine
 
 from alerts.reasons import mixture_values
-from monitor.baseline import BaselineRule
-from monitor.entropy import Quantifier
 from monitor.state import SeriesState
+from monitor.steps import Stepper
 from monitor.store import reads
 from monitor.store.trajectories import Alert
 from monitor.store.writes import Offset
@@ -20,15 +19,13 @@ from monitor.trajectory import MINUTES_PER_DAY, WINDOWS_MINUTES
 from monitor.transcript import time_of
 
 
-def summarise(
-    engine: Engine, offsets: Sequence[Offset], quantifier: Quantifier, version: str, rule: BaselineRule
-) -> dict[str, Any]:
+def summarise(engine: Engine, offsets: Sequence[Offset], stepper: Stepper) -> dict[str, Any]:
     """The state of the database as plain numbers (docs/cli.md gives the fields): events, series, alerts."""
     with engine.connect() as connection:
-        series = [_series(connection, s, quantifier, version, rule) for s in reads.all_series(connection)]
+        series = [_series(connection, s, stepper) for s in reads.all_series(connection)]
     return {
         "sources": [o.source for o in offsets],
-        "classifier": version,
+        "classifier": stepper.version,
         "events": {
             k: sum(getattr(o, k) for o in offsets) for k in ("events", "judged", "duplicates", "dead_letters", "turns")
         },
@@ -37,9 +34,8 @@ def summarise(
     }
 
 
-def _series(
-    connection: Any, series: reads.StoredSeries, quantifier: Quantifier, version: str, rule: BaselineRule
-) -> dict[str, Any]:
+def _series(connection: Any, series: reads.StoredSeries, stepper: Stepper) -> dict[str, Any]:
+    version = stepper.version
     count = reads.turn_count(connection, series.id)
     state = SeriesState(version) if series.state is None else SeriesState.unpack(series.state)
     now = _current(connection, series.id, version)
@@ -51,7 +47,7 @@ def _series(
         "turns": count.turns,
         "first": _iso(count.first),
         "last": _iso(count.last),
-        "baseline": _baseline(state, quantifier, rule),
+        "baseline": _baseline(state, stepper),
         "now": now,
         "alerts": [alert_values(a, series.key.name) for a in reads.alerts(connection, series.id)],
     }
@@ -84,7 +80,7 @@ def _triple(point: Any, name: str) -> dict[str, float]:
     }
 
 
-def _baseline(state: SeriesState, quantifier: Quantifier, rule: BaselineRule) -> dict[str, Any]:
+def _baseline(state: SeriesState, stepper: Stepper) -> dict[str, Any]:
     b = state.baseline
     if b is None:
         hours = 0.0
@@ -93,10 +89,11 @@ def _baseline(state: SeriesState, quantifier: Quantifier, rule: BaselineRule) ->
         return {
             "state": "learning",
             "turns": state.learning.n,
-            "of_turns": rule.turns,
+            "of_turns": stepper.rule.turns,
             "hours": round(hours, 2),
-            "of_hours": rule.hours,
+            "of_hours": stepper.rule.hours,
         }
+    quantifier = stepper.quantifier.given(b.sums, stepper.settings.baseline_aligned_at_least)
     return {
         "state": "frozen",
         "from": time_of(b.first_minute).isoformat(),

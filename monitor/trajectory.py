@@ -37,6 +37,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     false_alarm_every_days: float = 90.0
     """Promised mean time between false alarms of one series."""
+    baseline_aligned_at_least: float = 0.8
+    """A baseline is taken to be this healthy when the classifier's errors are allowed for; 0 assumes nothing."""
     min_window_turns: int = 20
     """A window with fewer turns gets no point."""
     trend_cell_turns: int = 60
@@ -177,6 +179,7 @@ class _Step:
         self._increments = None if baseline is None else Increments(baseline.bounds)
         self._baseline_p = None
         if baseline is not None:
+            self._quantifier = self._quantifier.given(baseline.sums, self._settings.baseline_aligned_at_least)
             # a share whose every draw is 0 must not make the distance infinite
             p = self._quantifier.estimate(baseline.sums).p + 1e-6
             self._baseline_p = p / p.sum()

@@ -61,7 +61,10 @@ class Watch:
         return self.stepper.step()
 
     def follow(self, on_chunk: Callable[[Ingest], None], on_alert: Callable[[str, Alert], None]) -> None:
-        """Read the sources for ever, moving the series on whenever there is nothing to read; ends by exception."""
+        """Read the sources for ever, moving the series on whenever there is nothing to read.
+
+        Ends when standard input does, or by the caller's exception; the last minutes are left for a last step then.
+        """
         streams = [(i, i.run(follow=True)) for i in self.ingests]
         last_step = -math.inf
         pending = True
@@ -69,7 +72,7 @@ class Watch:
             busy = False
             for ingest, stream in list(streams):
                 stored = _next(stream)
-                if stored is None:  # gzip ends even when followed
+                if stored is None:  # standard input and gzip end even when followed
                     streams.remove((ingest, stream))
                 elif stored:
                     busy = pending = True

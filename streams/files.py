@@ -85,8 +85,8 @@ class FileSource:
 
         Only the last chunk is short, except with `follow`: then whatever complete lines are there are delivered, None
         is yielded about every `poll_seconds` while nothing comes, an unfinished last line waits for its newline, and
-        the source never ends by itself (only gzip does). A file shorter than `offset` is another one: it is read from
-        0, and its first chunk says `restarted`.
+        the source never ends by itself (only gzip and standard input do). A file shorter than `offset` is another one:
+        it is read from 0, and its first chunk says `restarted`.
 
         Raises
         ------
@@ -238,6 +238,10 @@ class FileSource:
             if block:
                 idle = replaced = False
                 continue
+            if ready and self._path is None:  # whoever wrote to standard input has gone: no more can come
+                if last := splitter.finish():
+                    yield replace(last, restarted=restarted)
+                return
             if last := splitter.finish() if replaced else splitter.flush():
                 yield replace(last, restarted=restarted)
                 restarted = False

@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from monitor.buckets import (
     FEATURES,
+    HEALTHY_ODDS,
     LEVELS,
     MAX_WEIGHT,
     Q_UNIT,
@@ -154,8 +155,12 @@ def test_what_the_sums_say(t: tuple[Floats, Floats, Floats]) -> None:
 
 @given(ROWS)
 def test_levels_are_nearest(p: Floats) -> None:
-    """Detectors see each feature at the level nearest to it, `misaligned` being all that is not aligned."""
-    q = to_fixed_point(p) / Q_UNIT
+    """Detectors see each feature at the level nearest to it, `misaligned` being all that is not aligned.
+
+    The probabilities are those under a prior in which aligned is HEALTHY_ODDS times likelier.
+    """
+    q = to_fixed_point(p) / Q_UNIT * np.array([HEALTHY_ODDS, 1, 1, 1, 1])
+    q /= q.sum(axis=1, keepdims=True)
     features = np.column_stack([q[:, 1:], 1 - q[:, 0]])
     for row, feature in zip(turn_terms(to_fixed_point(p), np.ones(len(p)), np.zeros(len(p))), features, strict=True):
         seen = LEVELS[Sums(row).level_counts().argmax(axis=1)]

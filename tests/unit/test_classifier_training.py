@@ -262,3 +262,19 @@ def test_quantised_weights_stay_near() -> None:
     weights[2, :1000] = np.linspace(-3, 3, 1000)
     table, scale = training.quantised(weights)
     assert np.abs(table[:1000, 2] * scale[0, 2] - weights[2, :1000]).max() <= scale[0, 2] / 2 + 1e-6
+
+
+def test_rows_are_worth_what_sources_differ_by() -> None:
+    """Calibration rows of sources that agree are worth their number; where sources differ, about as many as sources."""
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(5), 400)
+    source = np.tile(np.repeat(["a", "b", "c", "d"], 100), 5)
+    weights = np.ones(len(y))
+    alike = rng.dirichlet(np.full(5, 2.0), size=len(y))
+    shift = {"a": 0, "b": 1, "c": 2, "d": 3}
+    apart = np.stack([np.roll(row, shift[s]) for row, s in zip(np.sort(alike, axis=1), source, strict=True)])
+    n_alike = training.confusion(alike, y, weights, source)[0]
+    n_apart = training.confusion(apart, y, weights, source)[0]
+    assert (n_alike > 60).all()
+    assert (n_apart < 5).all()
+    assert (n_apart >= 1).all()

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.optimize import minimize
 
+from monitor.buckets import Sums
 from monitor.entropy import Calibration, Floats, Mixture, Quantifier, _FaceSolvers, entropy, kl_divergence
 from monitor.taxonomy import K
-from tests.unit.core_cases import CONFUSION, answers, calibration, corner, quantifier, sums
+from tests.unit.core_cases import CONFUSION, DRIFTED, HEALTHY, answers, calibration, corner, quantifier, sums
 
 LN5 = math.log(5)
 RAW = (
@@ -285,3 +286,30 @@ def test_stub_confusion_is_right() -> None:
     q = answers(np.random.default_rng(6), np.eye(K)[3], 20_000)
     assert q.mean(axis=0) == pytest.approx(CONFUSION[3], abs=0.01)
     assert np.cov(q.T) == pytest.approx(calibration().covariance[3], abs=0.005)
+
+
+def test_healthy_baseline_narrows() -> None:
+    """Given a healthy baseline, a series' shares are known better than from the answers alone, and still cover."""
+    confusion = 0.6 * CONFUSION + 0.4 / K
+    covariance = np.stack([np.diag(c) - np.outer(c, c) for c in confusion]) / 3
+    weak = Quantifier(Calibration(np.full(K, 3.0), confusion, covariance))
+    rng = np.random.default_rng(5)
+
+    def window_of(mixture: Floats) -> Sums:
+        mean = confusion[rng.choice(K, size=400, p=mixture)]
+        q = rng.standard_gamma(2 * mean) + 1e-12
+        return sums(q / q.sum(axis=1, keepdims=True))
+
+    baseline, drifted = window_of(HEALTHY), window_of(DRIFTED)
+    known = weak.given(baseline, 0.8)
+    for window, truth in ((baseline, HEALTHY), (drifted, DRIFTED)):
+        alone, helped = weak.estimate(window).misaligned, known.estimate(window).misaligned
+        assert helped.high - helped.low < 0.8 * (alone.high - alone.low)
+        assert helped.low <= 1 - truth[0] <= helped.high
+
+
+def test_unhealthy_baseline_is_not_believed() -> None:
+    """A baseline that is plainly misaligned is not bent to the assumption that it is healthy."""
+    sure = quantifier(worth=1000.0)
+    captured = sums(answers(np.random.default_rng(6), np.array([0.1, 0.0, 0.9, 0.0, 0.0]), 400))
+    assert sure.given(captured, 0.8) is sure
