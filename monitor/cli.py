@@ -242,6 +242,25 @@ def dead_letters(context: click.Context, url: str | None, limit: int, as_json: b
 
 
 @cli.command()
+@click.argument("source", default="-")
+@click.pass_context
+def classify(context: click.Context, source: str) -> None:
+    """Judge the turns of SOURCE [standard input] and print the judgements, one JSON object a line.
+
+    A line needs no more than {"messages": [...]}; its last assistant message is judged, with "judge": "all" every one.
+    """
+    from classifiers.linear import load as load_classifier
+    from monitor.classify import classify as judgements
+    from streams.files import open_sources
+
+    config = _load(context)
+    classifier = load_classifier(Path(config.classifier.weights) if config.classifier.weights else None)
+    for opened in open_sources(source, max_line_bytes=config.input.max_event_bytes):
+        for judgement in judgements(opened, classifier):
+            click.echo(msgspec.json.encode(judgement))
+
+
+@cli.command()
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="A labelled file or a directory of them.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line of stdout.")
 @click.option("--weights-only", is_flag=True, help="Measure the shipped weights even on what they were trained on.")

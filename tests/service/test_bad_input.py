@@ -37,7 +37,7 @@ DAMAGE: dict[str, tuple[Callable[[Event], bytes], str]] = {
     "invalid UTF-8": (lambda e: raw(e).replace(b"conversation_id", b"conversation\xff\xfeid"), "UTF-8"),
     "empty conversation": (lambda e: raw(e | {"messages": []}), "empty"),
     "no assistant": (lambda e: raw(e | {"messages": [{"role": "user", "content": "hello?"}]}), "assistant"),
-    "deep nesting": (lambda e: b'{"labels":' + b"[" * 50_000 + b"]" * 50_000 + b"}", "nested"),
+    "deep nesting": (lambda e: b'{"extra":' + b"[" * 50_000 + b"]" * 50_000 + b"}", "nested"),
     "not a number": (lambda e: raw(e).replace(b'"judge"', b'"sample_rate": NaN, "judge"'), "malformed"),
     "impossible rate": (lambda e: raw(e | {"sample_rate": 7}), "sample_rate"),
     "not an object": (lambda e: b"[1, 2, 3]", "object"),
