@@ -27,7 +27,7 @@ HEAD: Final = 1 << 16
 """How much of the text the fingerprint covers."""
 SAME: Final = 1 << 10
 """How much of its beginning tells a followed file from one that was written anew in its place."""
-SUFFIXES: Final = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".json.gz")
+SUFFIXES: Final = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 """What counts as a log in a directory."""
 
 
