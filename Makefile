@@ -29,6 +29,7 @@ test: lint
 
 bench: setup
 	$(BIN)/python benchmarks/watch.py
+	$(BIN)/python benchmarks/classify.py
 
 train: setup
 	@mkdir -p out

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from alerts.console import SHOWN_DEAD_LETTERS, show_alert, show_summary
+from classifiers.api import Classifier
 from monitor import config as configuration
 from monitor.errors import ValueDriftError
 from monitor.ingest import Ingest
@@ -72,6 +73,16 @@ def _load(context: click.Context, **options: Any) -> configuration.Config:
 _db = click.option("--db", "url", metavar="URL", help="Database [sqlite:///valuedrift.db].")
 
 
+_tier = click.option("--tier", type=click.Choice(["fast", "accurate", "cascade"]), help="What judges [fast].")
+
+
+def _classifier(config: configuration.Config) -> Classifier:
+    from classifiers.tiers import load_tier
+
+    c = config.classifier
+    return load_tier(c.tier, Path(c.weights) if c.weights else None, c.accurate_share, c.random_share)
+
+
 @cli.command()
 @click.argument("source")
 @click.option("--follow", is_flag=True, help="Go on as the log grows, until interrupted.")
@@ -80,6 +91,7 @@ _db = click.option("--db", "url", metavar="URL", help="Database [sqlite:///value
 @click.option("--false-alarm-every", metavar="TIME", help="Promised mean time between false alarms of a series [90d].")
 @click.option("--format", "log_format", type=click.Choice(["auto", "canonical", "openai", "anthropic"]), help="[auto]")
 @click.option("--deployment", metavar="NAME", help="Name for transcripts that carry none.")
+@_tier
 @click.option("--series-by", metavar="LABEL", multiple=True, help="Split a deployment by this label (repeatable).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line of stdout.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the trajectories: .png, .svg or .pdf.")
@@ -94,6 +106,7 @@ def watch(
     false_alarm_every: str | None,
     log_format: str | None,
     deployment: str | None,
+    tier: str | None,
     series_by: tuple[str, ...],
     as_json: bool,
     plot: Path | None,
@@ -103,7 +116,7 @@ def watch(
 
     SOURCE holds one transcript a line, plain or gzip. What was read before is not read again.
     """
-    from classifiers.linear import load as load_classifier
+    from classifiers.tiers import load_judge
     from monitor.plot import check_path, draw
     from monitor.watch import Watch
     from streams.files import open_sources
@@ -115,15 +128,17 @@ def watch(
         monitor__false_alarm_every=false_alarm_every,
         input__format=log_format,
         input__deployment=deployment,
+        classifier__tier=tier,
         input__series_by=series_by or None,
     )
     config.baseline_rule(), config.trajectory()  # a wrong setting is told before any work
     if plot is not None:
         check_path(plot)
     sources = open_sources(source, max_line_bytes=config.input.max_event_bytes)
-    classifier = load_classifier(Path(config.classifier.weights) if config.classifier.weights else None)
+    classifier = _classifier(config)
+    judge = load_judge(config.judge)
     engine = open_store(config.store.url)
-    run = Watch(engine, sources, classifier, config)
+    run = Watch(engine, sources, classifier, config, judge=judge)
     out = Console(highlight=False, soft_wrap=True)
     with _Bar(run.ingests) as bar:
         if follow:
@@ -243,18 +258,18 @@ def dead_letters(context: click.Context, url: str | None, limit: int, as_json: b
 
 @cli.command()
 @click.argument("source", default="-")
+@_tier
 @click.pass_context
-def classify(context: click.Context, source: str) -> None:
+def classify(context: click.Context, source: str, tier: str | None) -> None:
     """Judge the turns of SOURCE [standard input] and print the judgements, one JSON object a line.
 
     A line needs no more than {"messages": [...]}; its last assistant message is judged, with "judge": "all" every one.
     """
-    from classifiers.linear import load as load_classifier
     from monitor.classify import classify as judgements
     from streams.files import open_sources
 
-    config = _load(context)
-    classifier = load_classifier(Path(config.classifier.weights) if config.classifier.weights else None)
+    config = _load(context, classifier__tier=tier)
+    classifier = _classifier(config)
     for opened in open_sources(source, max_line_bytes=config.input.max_event_bytes):
         for judgement in judgements(opened, classifier):
             click.echo(msgspec.json.encode(judgement))

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from classifiers.judge_prompt import JudgeSettings
 from monitor.baseline import BaselineRule
 from monitor.errors import ConfigError
 from monitor.trajectory import Settings as TrajectorySettings
@@ -19,6 +20,8 @@ DEFAULT_FILE: Final = Path("valuedrift.toml")
 _PREFIX: Final = "VALUEDRIFT_"
 _FILE_VARIABLE: Final = "VALUEDRIFT_CONFIG"
 _TEST_PREFIX: Final = "VALUEDRIFT_TEST_"
+_SECRETS: Final = frozenset({JudgeSettings().api_key_variable})
+"""Variables that hold keys, never settings."""
 
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,7 +65,13 @@ class Classifier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What judges."""
 
     weights: str = ""
-    """A weights file; empty for the shipped one."""
+    """A weights file of the fast tier; empty for the shipped one."""
+    tier: str = "fast"
+    """fast, accurate or cascade."""
+    accurate_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
+    """Share of turns that a cascade's accurate tier takes for their doubt."""
+    random_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.02
+    """Share of the others that it takes at random."""
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,6 +81,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     store: Store = Store()
     monitor: Monitor = Monitor()
     classifier: Classifier = Classifier()
+    judge: JudgeSettings = JudgeSettings()
 
     def baseline_rule(self) -> BaselineRule:
         return BaselineRule.parse(self.monitor.baseline)
@@ -113,7 +123,8 @@ def load(
     values = _read(named or DEFAULT_FILE, must_exist=named is not None)
     _check_names(values)
     for name, text in environment.items():
-        if name.startswith(_PREFIX) and name != _FILE_VARIABLE and not name.startswith(_TEST_PREFIX):
+        other = name == _FILE_VARIABLE or name in _SECRETS or name.startswith(_TEST_PREFIX)
+        if name.startswith(_PREFIX) and not other:
             section, key = _from_variable(name)
             values.setdefault(section, {})[key] = _typed(section, key, text, name)
     for (section, key), value in (options or {}).items():

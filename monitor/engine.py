@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from classifiers.api import Classifier
 from monitor.buckets import Q_UNIT, Ints, Sums, to_fixed_point, turn_terms
-from monitor.transcript import Event, Turn, minute_of, turns_of
+from monitor.transcript import Event, SecondJudgements, Turn, minute_of, turns_of
 
 Floats = NDArray[np.float64]
 
@@ -59,6 +59,7 @@ class Judged:
     doubt : (n,) probability of being wrong.
     terms : (n, SIZE) addends of the buckets.
     version, tier : of the classifier.
+    second : second judgements of some rows.
     """
 
     turns: list[Turn]
@@ -70,6 +71,7 @@ class Judged:
     terms: Ints
     version: str
     tier: str
+    second: SecondJudgements | None = None
 
 
 def judge(events: Sequence[Event], classifier: Classifier, series_by: Sequence[str] = ()) -> Judged:
@@ -88,6 +90,7 @@ def judge(events: Sequence[Event], classifier: Classifier, series_by: Sequence[s
         terms=turn_terms(q, weights, judgements.doubt),
         version=judgements.version,
         tier=judgements.tier,
+        second=judgements.second,
     )
 
 

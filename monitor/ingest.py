@@ -6,18 +6,30 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Engine
 
 from classifiers.api import Classifier
 from monitor.config import Config
-from monitor.engine import judge
+from monitor.engine import Judged, judge
 from monitor.store.database import hash_key
-from monitor.store.writes import BAD, Arrival, ChunkWriter, DeadLetter, Offset, known_events, open_offset
+from monitor.store.writes import (
+    BAD,
+    Arrival,
+    ChunkWriter,
+    DeadLetter,
+    Offset,
+    StoredReview,
+    known_events,
+    open_offset,
+)
 from monitor.transcript import minute_of
 from streams.files import Chunk, FileSource
 from streams.formats import BadEvent, Decoder, Limits
+
+if TYPE_CHECKING:  # its HTTP client is an extra
+    from classifiers.judge import Judge
 
 FINGERPRINT_BYTES: Final = 1 << 16
 """A source is known by the hash of its beginning, up to this many bytes."""
@@ -41,12 +53,21 @@ class Ingest:
     begun again leaves the same rows as one that was not.
     """
 
-    def __init__(self, engine: Engine, source: FileSource, classifier: Classifier, config: Config, clock: Clock):
+    def __init__(
+        self,
+        engine: Engine,
+        source: FileSource,
+        classifier: Classifier,
+        config: Config,
+        clock: Clock,
+        judge: Judge | None = None,
+    ) -> None:
         self._engine = engine
         self._source = source
         self._classifier = classifier
         self._config = config
         self._clock = clock
+        self._judge = judge
         self._key = hash_key(engine)
         self.progress = Progress()
         self._writer = self._open()
@@ -98,6 +119,7 @@ class Ingest:
             arrivals,
             judged,
             bad,
+            reviews=self._review(judged),
             position=chunk.end_offset,
             line=chunk.end_line,
             fingerprint=before.fingerprint
@@ -108,6 +130,27 @@ class Ingest:
         self.progress.events += after.events - before.events
         self.progress.turns += after.turns - before.turns
         self.progress.newest_minute = max(self.progress.newest_minute, *(minute_of(a.event.ts) for a in arrivals), 0)
+
+    def _review(self, judged: Judged | None) -> list[StoredReview]:
+        """The judge's word on its random slice of the turns; empty where there is no judge."""
+        if self._judge is None or judged is None:
+            return []
+        from classifiers.judge import Review
+
+        chosen = [t for t, yes in zip(judged.turns, self._judge.choose(judged.turns), strict=True) if yes]
+        return [
+            StoredReview(
+                said.event_id,
+                said.turn,
+                label=said.label if isinstance(said, Review) else None,
+                confidence=said.confidence if isinstance(said, Review) else None,
+                refused=None if isinstance(said, Review) else said.reason,
+                model=self._judge.settings.model,
+                rubric_version=self._judge.rubric_version,
+                choice_probability=self._judge.settings.share,
+            )
+            for said in (self._judge.review(chosen) if chosen else [])
+        ]
 
     def _decode(self, chunk: Chunk) -> tuple[list[Arrival], list[DeadLetter]]:
         self._decoder.settle(line.data for line in chunk.lines)

@@ -53,6 +53,25 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class SecondJudgements:
+    """What another classifier says of some of n turns.
+
+    Attributes
+    ----------
+    rows : (m,) which of the turns.
+    probabilities, doubt : (m, 5) and (m,), as in Judgements.
+    choice_probability : (m,) how likely each was to be chosen: weights of unbiased comparisons are its inverse.
+    version : of the classifier.
+    """
+
+    rows: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    doubt: NDArray[np.float64]
+    choice_probability: NDArray[np.float64]
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
 class Judgements:
     """What a classifier says of n turns.
 
@@ -63,6 +82,7 @@ class Judgements:
     doubt : (n,) calibrated probability that the most probable behaviour is wrong.
     version : the classifier's version; judgements of different versions are never mixed.
     tier : which model of the classifier judged.
+    second : second judgements of some turns, by the accurate tier.
     """
 
     probabilities: NDArray[np.float64]
@@ -70,6 +90,7 @@ class Judgements:
     doubt: NDArray[np.float64]
     version: str
     tier: str = "fast"
+    second: SecondJudgements | None = None
 
 
 def default_event_id(deployment: str, conversation_id: str | None, ts: datetime, messages: Sequence[Message]) -> str:

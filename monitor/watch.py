@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Engine
 
@@ -18,6 +18,9 @@ from monitor.store.trajectories import Alert
 from monitor.store.writes import Offset
 from monitor.transcript import minute_of
 from streams.files import FileSource
+
+if TYPE_CHECKING:  # its HTTP client is an extra
+    from classifiers.judge import Judge
 
 LATENESS_MINUTES: Final = 2
 """A followed series' minute is closed this long after it ended, by the clock."""
@@ -39,9 +42,10 @@ class Watch:
         classifier: Classifier,
         config: Config,
         clock: Clock = utc_now,
+        judge: Judge | None = None,
     ) -> None:
         self._clock = clock
-        self.ingests = [Ingest(engine, source, classifier, config, clock) for source in sources]
+        self.ingests = [Ingest(engine, source, classifier, config, clock, judge) for source in sources]
         self.stepper = Stepper(
             engine, Quantifier(classifier.calibration), classifier.version, config.baseline_rule(), config.trajectory()
         )

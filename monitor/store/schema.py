@@ -134,6 +134,32 @@ turns = Table(
     comment="judgements; no transcript text, only a keyed hash of the answer",
 )
 
+second_judgements = Table(
+    "second_judgements",
+    METADATA,
+    Column("event_id", String(MAX_NAME), primary_key=True),
+    Column("turn", Integer, primary_key=True),
+    Column("classifier_version", String(64), nullable=False),
+    *_each("q", BEHAVIOURS, SmallInteger),
+    Column("doubt", SmallInteger, nullable=False),
+    Column("choice_probability", Float, nullable=False),
+    comment="what the accurate tier says of the turns it took, and how likely it was to take each",
+)
+
+reviews = Table(
+    "reviews",
+    METADATA,
+    Column("event_id", String(MAX_NAME), primary_key=True),
+    Column("turn", Integer, primary_key=True),
+    Column("label", String(32), nullable=True),
+    Column("confidence", Float, nullable=True),
+    Column("refused", String(512), nullable=True),
+    Column("model", String(MAX_NAME), nullable=False),
+    Column("rubric_version", String(64), nullable=False),
+    Column("choice_probability", Float, nullable=False),
+    comment="what the judge says of a random slice of turns, or why it says nothing; its words are not kept",
+)
+
 buckets = Table(
     "buckets",
     METADATA,

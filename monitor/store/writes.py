@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 import numpy as np
 from sqlalchemy import Connection, Engine, func, select, tuple_, update
 
-from monitor.buckets import Q_UNIT, Sums
+from monitor.buckets import Q_UNIT, Sums, to_fixed_point
 from monitor.engine import Judged, SeriesKey, fold, series_of
 from monitor.errors import StoreError
 from monitor.store import schema
@@ -51,6 +51,20 @@ class DeadLetter:
     size: int
     kind: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReview:
+    """The judge's label of a turn, or why it has none."""
+
+    event_id: str
+    turn: int
+    label: str | None
+    confidence: float | None
+    refused: str | None
+    model: str
+    rubric_version: str
+    choice_probability: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +124,7 @@ class ChunkWriter:
         judged: Judged | None,
         bad: Sequence[DeadLetter],
         *,
+        reviews: Sequence[StoredReview] = (),
         position: int,
         line: int,
         fingerprint: str,
@@ -122,6 +137,7 @@ class ChunkWriter:
         arrivals : every well-formed event of the chunk, duplicates included, in order.
         judged : judgements of the turns of those arrivals that may be new; None when there are none.
         bad : lines that are not events.
+        reviews : the judge's, of some of those turns.
         position, line, fingerprint, format : the source's new offset.
 
         Raises
@@ -135,6 +151,10 @@ class ChunkWriter:
             rows = [] if judged is None else [i for i, t in enumerate(judged.turns) if t.event.event_id in new]
             if judged is not None and rows:
                 self._store_turns(connection, judged, rows, new)
+                self._store_second(connection, judged, rows)
+                kept = [asdict(r) for r in reviews if r.event_id in new]
+                if kept:
+                    connection.execute(schema.reviews.insert(), kept)
                 self._add_buckets(connection, judged, rows)
             after = replace(
                 before,
@@ -272,6 +292,28 @@ class ChunkWriter:
                 for i, turn in ((i, judged.turns[i]) for i in rows)
             ],
         )
+
+    def _store_second(self, connection: Connection, judged: Judged, rows: Sequence[int]) -> None:
+        """Second judgements of the chosen rows."""
+        second = judged.second
+        if second is None:
+            return
+        stored = set(rows)
+        q = to_fixed_point(second.probabilities).tolist()
+        values = [
+            {
+                "event_id": judged.turns[i].event.event_id,
+                "turn": judged.turns[i].index,
+                "classifier_version": second.version,
+                **{f"q_{b}": q[j][k] for k, b in enumerate(BEHAVIOURS)},
+                "doubt": round(float(second.doubt[j]) * Q_UNIT),
+                "choice_probability": float(second.choice_probability[j]),
+            }
+            for j, i in enumerate(second.rows.tolist())
+            if i in stored
+        ]
+        if values:
+            connection.execute(schema.second_judgements.insert(), values)
 
     def _add_buckets(self, connection: Connection, judged: Judged, rows: Sequence[int]) -> None:
         table = schema.buckets
