@@ -90,18 +90,13 @@ def train_accurate(
     words = heads.table_of(rows)
     folds = heads.source_folds(words, seed)
     fast_logits = heads.out_of_fold(words, folds, seed, progress, whole_sources=True)
-    # Rows that label factors only served the fast heads; encoding them as well gained nothing (docs/classifier.md).
-    say("encoding")
-    known = words.behaviour >= 0
-    rows = [r for r in rows if r.behaviour is not None]
-    table, folds, fast_logits = _only(words, known), folds[known], fast_logits[known]
-    table = replace(table, matrix=encoded(rows, vectors, progress))
+    table = replace(words, matrix=encoded(rows, vectors, progress))
     own = out_of_fold(table, folds, progress)
     final = fit_heads(table, np.ones(len(table), dtype=bool))
     logits = accurate.stacked(own, fast_logits)
     held_out_q = evaluation.cross_composed(table, folds, logits)
     kept = tensors_of(table, final, folds, logits, held_out_q)
-    kept["trained_rows"] = np.unique(content_hashes(rows))
+    kept["trained_rows"] = np.unique(content_hashes([r for r in rows if r.behaviour is not None]))
     families = ",".join(sorted({r.family for r in labelled}))
     version = accurate.save(out, kept, {"families": families, "seed": str(seed), "fast": fast.version})
     say(f"{out}: {version}")
@@ -139,11 +134,6 @@ def chunk_name(rows: Sequence[Row]) -> str:
     """File name of the kept vectors of these rows, by what they say and the encoder."""
     said = content_hashes(rows).tobytes() + f"{encoder.GRAPH}-{encoder.WEIGHTS_HASH}".encode()
     return hashlib.blake2b(said, digest_size=12).hexdigest() + ".npy"
-
-
-def _only(table: Table, keep: Mask) -> Table:
-    rest = (table.family[keep], table.group[keep], table.weight[keep])
-    return Table(None, table.factors[keep], table.behaviour[keep], *rest)
 
 
 def fit_heads(table: Table, keep: Mask) -> Heads:
@@ -235,7 +225,8 @@ def figures(
             "recall": {BEHAVIOURS[k]: scores[BEHAVIOURS[k]]["recall"] for k in np.unique(y[of])},
             "auroc_misaligned": evaluation.auroc(y[of] != ALIGNED, 1 - held_out[of, ALIGNED]),
         }
-    few = evaluation.turns_of_rows(rows[:: max(1, len(rows) // TIMED_TURNS)])
+    labelled = [r for r in rows if r.behaviour is not None]
+    few = evaluation.turns_of_rows(labelled[:: max(1, len(labelled) // TIMED_TURNS)])
     start = time.perf_counter()
     classifier.classify(few)
     out: dict[str, Any] = {

@@ -13,10 +13,11 @@ from alerts.reasons import alert_id, explain, joined_values
 from monitor.baseline import Baseline, BaselineRule
 from monitor.buckets import Bucket
 from monitor.entropy import Quantifier
+from monitor.errors import StoreError
 from monitor.state import SeriesState
 from monitor.store import reads
-from monitor.store.database import writing
-from monitor.store.trajectories import Alert, write_step
+from monitor.store.database import shown, writing
+from monitor.store.trajectories import Alert, MovedMeanwhile, write_step
 from monitor.trajectory import (
     MINUTES_PER_DAY,
     WINDOWS_MINUTES,
@@ -33,6 +34,8 @@ from monitor.transcript import time_of
 ONSET_HORIZON_MINUTES: Final = 28 * MINUTES_PER_DAY
 """An onset is sought no further back: it bounds what is read at an alarm."""
 
+MOST_TRIES: Final = 20
+"""Two processes that step the same series take turns long before this."""
 SLICE_MINUTES: Final = 7 * MINUTES_PER_DAY
 """A step's transaction covers this much event time; a multiple of an hour, so that no hour is cut in two."""
 
@@ -57,7 +60,17 @@ class Stepper:
         """
         with self.engine.connect() as connection:
             found = reads.all_series(connection)
-        return [(s.key.name, alert) for s in found for alert in self._step_series(s, closed_until)]
+        return [(s.key.name, alert) for s in found for alert in self._step_one(s, closed_until)]
+
+    def _step_one(self, series: reads.StoredSeries, closed_until: int | None) -> list[Alert]:
+        """One series, again from its stored state whenever another process has moved it meanwhile."""
+        for _ in range(MOST_TRIES):
+            try:
+                return self._step_series(series, closed_until)
+            except MovedMeanwhile:
+                with self.engine.connect() as connection:
+                    series = next(s for s in reads.all_series(connection) if s.id == series.id)
+        raise StoreError(f"{shown(self.engine)}: series {series.key.name} keeps being moved on by another process")
 
     def _step_series(self, series: reads.StoredSeries, closed_until: int | None) -> list[Alert]:
         state = None if series.state is None else SeriesState.unpack(series.state)
@@ -65,6 +78,7 @@ class Stepper:
             # judgements of another classifier version are never compared with this one's: learn anew
             state = SeriesState(self.version)
         raised: list[Alert] = []
+        stored = series.state
         with self.engine.connect() as reader:
             start = state.next_minute
             recent = list(reads.buckets(reader, series.id, self.version, start - max(WINDOWS_MINUTES), start))
@@ -75,15 +89,17 @@ class Stepper:
                 until = end if closed_until is None else min(end, closed_until)
                 if piece[0].minute >= until:
                     break
-                raised += self._step_piece(series, state, recent, piece, until)
+                raised += self._step_piece(series, stored, state, recent, piece, until)
+                stored = state.pack()
                 recent = [b for b in recent + piece if b.minute >= end - max(WINDOWS_MINUTES)]
             if points_due_before(state, closed_until):
-                raised += self._step_piece(series, state, recent, [], closed_until)
+                raised += self._step_piece(series, stored, state, recent, [], closed_until)
         return raised
 
     def _step_piece(
         self,
         series: reads.StoredSeries,
+        stored: bytes | None,
         state: SeriesState,
         recent: list[Bucket],
         piece: list[Bucket],
@@ -110,7 +126,7 @@ class Stepper:
                         k: replace(a, firing=False, resolved_at=a.resolved_at or resolved_at) for k, a in alerts.items()
                     }
         with writing(self.engine) as connection:
-            write_step(connection, series.id, state, points, learned, list(alerts.values()), resolved_at)
+            write_step(connection, series.id, stored, state, points, learned, list(alerts.values()), resolved_at)
         return list(alerts.values())
 
     def _alert(

@@ -42,16 +42,34 @@ class Alert:
         return [*self.values["moved"], *joined]
 
 
+class MovedMeanwhile(Exception):
+    """Another process has moved the series on since its state was read: begin again from the stored one."""
+
+
 def write_step(
     connection: Connection,
     series_id: int,
+    stored: bytes | None,
     state: SeriesState,
     points: Sequence[Point],
     learned: Sequence[Baseline],
     alerts: Sequence[Alert],
     resolved_at: datetime | None,
 ) -> None:
-    """Store what a step of a series made: all of it or, when the caller's transaction fails, nothing."""
+    """Store what a step of a series made of its `stored` state: all or, when the caller's transaction fails, nothing.
+
+    Raises
+    ------
+    MovedMeanwhile : the stored state is another by now.
+    """
+    table = schema.series
+    moved = connection.execute(
+        update(table)
+        .where(table.c.id == series_id, table.c.state.is_(None) if stored is None else table.c.state == stored)
+        .values(state=state.pack())
+    )
+    if moved.rowcount != 1:
+        raise MovedMeanwhile
     if points:
         table = schema.points
         upsert = insert(table, connection)
@@ -89,7 +107,6 @@ def write_step(
         upsert = insert(table, connection).values(values)
         changed = {k: v for k, v in values.items() if k in ("firing", "resolved_at", "values")}
         connection.execute(upsert.on_conflict_do_update(index_elements=["id"], set_=changed))
-    connection.execute(update(schema.series).where(schema.series.c.id == series_id).values(state=state.pack()))
 
 
 def _point_row(series_id: int, version: str, point: Point) -> dict[str, Any]:
