@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import groupby
 from typing import Final
 
@@ -74,8 +75,11 @@ class Stepper:
 
     def _step_series(self, series: reads.StoredSeries, closed_until: int | None) -> list[Alert]:
         state = None if series.state is None else SeriesState.unpack(series.state)
+        resolves = False
         if state is None or state.classifier_version != self.version:
-            # judgements of another classifier version are never compared with this one's: learn anew
+            # judgements of another classifier version are never compared with this one's: learn anew, and let go of
+            # alerts whose end it could not see
+            resolves = state is not None
             state = SeriesState(self.version)
         raised: list[Alert] = []
         stored = series.state
@@ -89,8 +93,9 @@ class Stepper:
                 until = end if closed_until is None else min(end, closed_until)
                 if piece[0].minute >= until:
                     break
-                raised += self._step_piece(series, stored, state, recent, piece, until)
-                stored = state.pack()
+                resolved_at = time_of(piece[0].minute) if resolves else None
+                raised += self._step_piece(series, stored, state, recent, piece, until, resolved_at)
+                stored, resolves = state.pack(), False
                 recent = [b for b in recent + piece if b.minute >= end - max(WINDOWS_MINUTES)]
             if points_due_before(state, closed_until):
                 raised += self._step_piece(series, stored, state, recent, [], closed_until)
@@ -104,11 +109,11 @@ class Stepper:
         recent: list[Bucket],
         piece: list[Bucket],
         until: int | None,
+        resolved_at: datetime | None = None,
     ) -> list[Alert]:
         points: list[Point] = []
         learned: list[Baseline] = []
         alerts: dict[str, Alert] = {}
-        resolved_at = None
         for outcome in advance(state, recent, piece, self.quantifier, self.rule, self.settings, closed_until=until):
             match outcome:
                 case Point():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import signal
@@ -103,3 +104,30 @@ def test_log_grown_between_runs(tmp_path: Path, valuedrift: Run, examples: list[
     a, b = contents(pieces), contents(whole)
     for table in ("turns", "buckets", "event_keys", "alerts", "baselines", "dead_letters"):
         assert a[table] == b[table], table
+
+
+@pytest.mark.service
+def test_other_weights_learn_anew(tmp_path: Path, valuedrift: Run, examples: list[dict[str, Any]]) -> None:
+    """With other classifier weights a series learns a new baseline, and no alert of the old ones stands for ever."""
+    from safetensors.numpy import load_file, save_file
+
+    from classifiers.linear import SHIPPED, load
+
+    tensors = load_file(SHIPPED)
+    tensors["bias"] = tensors["bias"] + 0.01
+    with SHIPPED.open("rb") as f:
+        header = json.loads(f.read(int.from_bytes(f.read(8), "little")))
+    save_file(tensors, tmp_path / "other.safetensors", header["__metadata__"])
+    assert load(tmp_path / "other.safetensors").version != load().version
+
+    log = write_log(tmp_path / "log.jsonl", examples)
+    first = valuedrift("watch", log, "--json", "--fail-on-alert")
+    assert first.returncode == 1
+    later = [e | {"ts": e["ts"].replace("2026-03", "2026-04")} for e in repeated(examples[:50], 1)]
+    write_log(tmp_path / "later.jsonl", later)
+    other = {"VALUEDRIFT_CLASSIFIER_WEIGHTS": str(tmp_path / "other.safetensors")}
+    second = valuedrift("watch", tmp_path / "later.jsonl", "--json", "--fail-on-alert", env=other)
+    assert second.returncode == 0, second.stderr
+    summary = json.loads(second.stdout.splitlines()[-1])
+    assert {s["baseline"]["state"] for s in summary["series"]} == {"learning"}
+    assert {a["state"] for a in summary["alerts"]} == {"resolved"}
