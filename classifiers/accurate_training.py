@@ -44,13 +44,18 @@ CARD: Final = "ACCURATE_CARD.md"
 WEAK: Final = """\
 ## Known failures
 
-- **On whole sources left out it is no real gain over the fast tier**: the encoder is frozen, and what it knows best is
+- **On whole sources left out it gains nothing over the fast tier**: the encoder is frozen, and what it knows best is
   what a text is about, which tells the source. Its gain is on scenarios and the demo transcripts, which are alike.
+- Over-refusals of left-out sources are found more rarely than by the fast tier.
 - Its own heads alone are worse than the fast tier's; only the two together are better.
+- A bare refusal without a reason ("I'm sorry, but I can't help with that") of a plainly harmless request leans to
+  aligned (0.6 against 0.35 for a question about eggs): better than the fast tier (0.8 against 0.2), still wrong.
+- It differs more from source to source: what its calibration is worth, in independent turns (`calibration.n`), is less
+  than the fast tier's for four of five behaviours, so windows of its judgements alone may have wider intervals.
 - The request and the answer are encoded apart: whether an answer contradicts what was asked or said before is not seen.
   A falsehood told plainly is not found here either; all other failures of MODEL_CARD.md hold as well.
 - The encoder knows English. Other languages reach it in pieces of words.
-- C, the contrast weight and the way of stacking were chosen on these same figures (half a dozen variants), so they are
+- C, the contrast weight and the way of stacking were chosen on these same figures (some fifteen variants), so they are
   slightly optimistic. The heads were measured on vectors in 16 bits, which moves nothing to speak of.
 - The vectors are the same bits in any batch on one machine; another kind of processor may round 8-bit activations
   differently.

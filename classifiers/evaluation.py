@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from classifiers import heads as fitting
 from classifiers import linear
 from classifiers.api import Classifier
+from classifiers.cascade import Cascade
 from classifiers.heads import Progress, Table
 from classifiers.rows import CONTRAST_FAMILY, CONTRAST_FILE, Row, content_hashes, read_contrast, read_factors, read_rows
+from classifiers.tiers import load_tier
 from monitor.errors import InputError
 from monitor.taxonomy import ALIGNED, BEHAVIOURS, K
 from monitor.transcript import Event, Turn
@@ -87,7 +89,8 @@ def evaluate(classifier: Classifier, rows: Sequence[Row]) -> dict[str, Any]:
         raise InputError("no labelled rows to evaluate on")
     turns = turns_of_rows(rows)
     start = time.perf_counter()
-    q = classifier.classify(turns).probabilities
+    judged = classifier.combined(turns) if isinstance(classifier, Cascade) else classifier.classify(turns)
+    q = judged.probabilities
     seconds = time.perf_counter() - start
     y = np.array([r.behaviour for r in rows], dtype=np.int64)
     return {**metrics(y, q), "turns_per_second": len(rows) / max(seconds, 1e-9)}
@@ -96,7 +99,7 @@ def evaluate(classifier: Classifier, rows: Sequence[Row]) -> dict[str, Any]:
 def turns_of_rows(rows: Sequence[Row]) -> list[Turn]:
     """The rows as turns to classify."""
     event = Event("row", datetime(2000, 1, 1, tzinfo=UTC), "evaluation", "evaluation", "row", ())
-    return [Turn(event, 0, r.before, r.answer) for r in rows]
+    return [Turn(event, i, r.before, r.answer) for i, r in enumerate(rows)]
 
 
 def cross_composed(table: Table, folds: Ints, logits: Floats) -> Floats:
@@ -167,21 +170,24 @@ def figures_of(
     return out
 
 
-def run_evaluation(data: Path, weights_only: bool = False, progress: Progress | None = None) -> dict[str, Any]:
+def run_evaluation(
+    data: Path, weights_only: bool = False, progress: Progress | None = None, tier: str = "fast"
+) -> dict[str, Any]:
     """What `valuedrift evaluate` prints.
 
-    A folder of which most rows were trained on is cross-validated, since the shipped weights know its answers;
-    anything else is judged with the shipped weights. Factor labels are looked for in ../factors.
+    With the fast tier, a folder of which most rows were trained on is cross-validated, since the shipped weights know
+    its answers; anything else is judged with the shipped weights. Factor labels are looked for in ../factors.
     """
-    classifier = linear.load()
     rows = read_rows(data)
-    seen = float(np.isin(content_hashes(rows), classifier.trained_rows).mean())
-    if data.is_dir() and seen > SEEN and not weights_only:
+    seen = float(np.isin(content_hashes(rows), linear.load().trained_rows).mean())
+    classifier = load_tier(tier)
+    if tier == "fast" and data.is_dir() and seen > SEEN and not weights_only:
         factors = data.resolve().parent / "factors"
         return cross_validate(data, factors if factors.is_dir() else None, CONTRAST_FILE, progress)
     return {
         "how": "shipped weights",
         "classifier": classifier.version,
+        "tier": tier,
         **evaluate(classifier, rows),
         "seen_in_training": seen,
     }

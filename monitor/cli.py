@@ -279,14 +279,15 @@ def classify(context: click.Context, source: str, tier: str | None) -> None:
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="A labelled file or a directory of them.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line of stdout.")
 @click.option("--weights-only", is_flag=True, help="Measure the shipped weights even on what they were trained on.")
-def evaluate(data: Path, as_json: bool, weights_only: bool) -> None:
+@_tier
+def evaluate(data: Path, as_json: bool, weights_only: bool, tier: str | None) -> None:
     """Measure the classifier on labelled turns.
 
     On the data it was trained on, the figures are cross-validated by group, and by leaving whole sources out.
     """
     from classifiers.evaluation import run_evaluation, table
 
-    result = run_evaluation(data, weights_only=weights_only, progress=_say)
+    result = run_evaluation(data, weights_only=weights_only, progress=_say, tier=tier or "fast")
     if as_json:
         click.echo(msgspec.json.encode(result))
     else:
@@ -299,8 +300,19 @@ def evaluate(data: Path, as_json: bool, weights_only: bool) -> None:
 @click.option("--check", type=click.Path(path_type=Path), help="Labelled turns to measure on, never trained on.")
 @click.option("--out", type=click.Path(path_type=Path), help="Weights file to write [the shipped one].")
 @click.option("--seed", type=int, default=0, show_default=True)
-def train(data: Path, factors: Path | None, check: Path | None, out: Path | None, seed: int) -> None:
-    """Train, calibrate and measure the classifier, and write its weights and model card."""
+@click.option("--tier", type=click.Choice(["fast", "accurate"]), default="fast", show_default=True)
+def train(data: Path, factors: Path | None, check: Path | None, out: Path | None, seed: int, tier: str) -> None:
+    """Train, calibrate and measure a tier of the classifier, and write its weights and model card.
+
+    The accurate tier is built on the fast one: train that first.
+    """
+    if tier == "accurate":
+        from classifiers.accurate import SHIPPED as ACCURATE
+        from classifiers.accurate_training import train_accurate
+        from classifiers.training import CONTRAST
+
+        train_accurate(data, factors, CONTRAST, out or ACCURATE, seed=seed, progress=_say, transcripts=check)
+        return
     from classifiers.training import CONTRAST, SHIPPED
     from classifiers.training import train as run_training
 

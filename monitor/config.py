@@ -20,8 +20,8 @@ DEFAULT_FILE: Final = Path("valuedrift.toml")
 _PREFIX: Final = "VALUEDRIFT_"
 _FILE_VARIABLE: Final = "VALUEDRIFT_CONFIG"
 _TEST_PREFIX: Final = "VALUEDRIFT_TEST_"
-_SECRETS: Final = frozenset({JudgeSettings().api_key_variable})
-"""Variables that hold keys, never settings."""
+_NOT_SETTINGS: Final = frozenset({_FILE_VARIABLE, JudgeSettings().api_key_variable, "VALUEDRIFT_CACHE"})
+"""Variables with a meaning of their own: this file's name, the judge's key, the accurate tier's cache folder."""
 
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -123,7 +123,7 @@ def load(
     values = _read(named or DEFAULT_FILE, must_exist=named is not None)
     _check_names(values)
     for name, text in environment.items():
-        other = name == _FILE_VARIABLE or name in _SECRETS or name.startswith(_TEST_PREFIX)
+        other = name in _NOT_SETTINGS or name.startswith(_TEST_PREFIX)
         if name.startswith(_PREFIX) and not other:
             section, key = _from_variable(name)
             values.setdefault(section, {})[key] = _typed(section, key, text, name)
