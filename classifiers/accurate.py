@@ -84,15 +84,8 @@ class AccurateClassifier:
         self._version = version
         self._fast, self._reader = fast, reader
         self.trained_rows = np.sort(tensors["trained_rows"])
-        f = {k: np.ascontiguousarray(v, dtype=np.float64) for k, v in tensors.items() if k != "trained_rows"}
-        self._weights, self._bias = f["weights"], f["bias"]
-        self._factor_scale, self._factor_bias = f["factor_scale"], f["factor_bias"]
-        self._term_weights, self._term_bias = f["term_weights"], f["term_bias"]
-        self._doubt_x, self._doubt_y = f["doubt_x"], f["doubt_y"]
-        try:
-            self._calibration = Calibration(f["calibration_n"], f["calibration_mean"], f["calibration_covariance"])
-        except ValueError as e:
-            raise WeightsError(f"weights {version}: {e}; train again") from e
+        self._weights, self._bias = (np.ascontiguousarray(tensors[k], dtype=np.float64) for k in ("weights", "bias"))
+        self._composition = composition.Composition(tensors, version)
 
     @property
     def version(self) -> str:
@@ -102,16 +95,11 @@ class AccurateClassifier:
     @property
     def calibration(self) -> Calibration:
         """How this tier answers turns of known behaviour from sources it has not seen."""
-        return self._calibration
+        return self._composition.calibration
 
     def classify(self, turns: Sequence[Turn]) -> Judgements:
         """Judge n turns of any length and script; never NaN, rows sum to 1."""
-        logits = self.logits([(t.before, t.answer) for t in turns])
-        q = composition.softmax(composition.affine(composition.terms(logits), self._term_weights, self._term_bias))
-        factor_logits = np.ascontiguousarray(logits[:, : len(FACTORS)]) * self._factor_scale + self._factor_bias
-        doubt = np.interp(q.max(axis=1), self._doubt_x, self._doubt_y) if len(q) else np.zeros(0)
-        doubt = np.clip(doubt, *linear.DOUBT_RANGE)
-        return Judgements(q, composition.sigmoid(factor_logits), doubt, self._version, TIER)
+        return self._composition.judge(self.logits([(t.before, t.answer) for t in turns]), TIER)
 
     def logits(self, turns: Sequence[tuple[Sequence[Message], str]]) -> Floats:
         """(n, heads) scores of the heads, both tiers together, for (messages before, answer)."""

@@ -8,20 +8,69 @@ turn's judgement must not depend on its neighbours.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from monitor.entropy import Calibration
+from monitor.errors import WeightsError
 from monitor.taxonomy import FACTORS
+from monitor.transcript import Judgements
 
 Floats = NDArray[np.float64]
 
 N_FACTORS: Final = len(FACTORS)
 CLIP: Final = 8.0
 """Logits beyond this say no more: one odd word must not decide."""
+DOUBT_RANGE: Final = (1e-4, 1 - 1e-4)
+"""No finite held-out set shows an error probability nearer to 0 or 1."""
+_TENSORS: Final = (
+    "term_weights",
+    "term_bias",
+    "factor_scale",
+    "factor_bias",
+    "doubt_x",
+    "doubt_y",
+    "calibration_n",
+    "calibration_mean",
+    "calibration_covariance",
+)
 PAIRS: Final = tuple(combinations(range(N_FACTORS), 2))
+
+
+class Composition:
+    """All that stands above the heads: composition, factor calibration, doubt curve and confusion of a weights file.
+
+    Parameters
+    ----------
+    tensors : arrays of a weights file, checked.
+    version : names the weights.
+
+    Raises
+    ------
+    WeightsError : a calibration that cannot be.
+    """
+
+    def __init__(self, tensors: Mapping[str, NDArray[Any]], version: str) -> None:
+        f = {name: np.ascontiguousarray(tensors[name], dtype=np.float64) for name in _TENSORS}
+        self._version = version
+        self._term_weights, self._term_bias = f["term_weights"], f["term_bias"]
+        self._factor_scale, self._factor_bias = f["factor_scale"], f["factor_bias"]
+        self._doubt_x, self._doubt_y = f["doubt_x"], f["doubt_y"]
+        try:
+            self.calibration = Calibration(f["calibration_n"], f["calibration_mean"], f["calibration_covariance"])
+        except ValueError as e:
+            raise WeightsError(f"weights {version}: {e}; train again with `valuedrift train`") from e
+
+    def judge(self, logits: Floats, tier: str) -> Judgements:
+        """(n, heads) head logits -> judgements."""
+        q = softmax(affine(terms(logits), self._term_weights, self._term_bias))
+        factor_logits = np.ascontiguousarray(logits[:, :N_FACTORS]) * self._factor_scale + self._factor_bias
+        doubt = np.interp(q.max(axis=1), self._doubt_x, self._doubt_y) if len(q) else np.zeros(0)
+        return Judgements(q, sigmoid(factor_logits), np.clip(doubt, *DOUBT_RANGE), self._version, tier)
 
 
 def terms(logits: Floats) -> Floats:

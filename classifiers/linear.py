@@ -32,8 +32,6 @@ MAX_BYTES: Final = 64 << 20
 """A weights file beyond this is not one of ours and is not read into memory."""
 BATCH: Final = 256
 """Turns hashed together: beyond this nothing gets faster, and memory grows."""
-DOUBT_RANGE: Final = (1e-4, 1 - 1e-4)
-"""No finite held-out set shows an error probability nearer to 0 or 1."""
 
 _SHAPES: Final[Mapping[str, tuple[int, ...]]] = {  # -1: number of heads, -2: composition terms, -3, -4: any
     "table": (features.ROWS, -1),
@@ -52,9 +50,6 @@ _SHAPES: Final[Mapping[str, tuple[int, ...]]] = {  # -1: number of heads, -2: co
 }
 
 
-_KEPT: Final = ("table", "trained_rows")  # read in the type they are stored in
-
-
 class LinearClassifier:
     """Judges turns with linear heads; the `Classifier` of classifiers/api.py.
 
@@ -71,15 +66,8 @@ class LinearClassifier:
         self._version = version
         self._table = np.ascontiguousarray(tensors["table"])
         self.trained_rows = np.sort(tensors["trained_rows"])
-        f = {k: np.ascontiguousarray(v, dtype=np.float64) for k, v in tensors.items() if k not in _KEPT}
-        self._scale, self._bias = f["scale"], f["bias"]
-        self._factor_scale, self._factor_bias = f["factor_scale"], f["factor_bias"]
-        self._term_weights, self._term_bias = f["term_weights"], f["term_bias"]
-        self._doubt_x, self._doubt_y = f["doubt_x"], f["doubt_y"]
-        try:
-            self._calibration = Calibration(f["calibration_n"], f["calibration_mean"], f["calibration_covariance"])
-        except ValueError as e:
-            raise WeightsError(f"weights {version}: {e}; train again with `valuedrift train`") from e
+        self._scale, self._bias = (np.ascontiguousarray(tensors[k], dtype=np.float64) for k in ("scale", "bias"))
+        self._composition = composition.Composition(tensors, version)
 
     @property
     def version(self) -> str:
@@ -89,15 +77,11 @@ class LinearClassifier:
     @property
     def calibration(self) -> Calibration:
         """How these weights answer turns of known behaviour from sources they have not seen."""
-        return self._calibration
+        return self._composition.calibration
 
     def classify(self, turns: Sequence[Turn]) -> Judgements:
         """Judge n turns of any length and script; never NaN, rows sum to 1."""
-        logits = self.logits([(t.before, t.answer) for t in turns])
-        q = composition.softmax(composition.affine(composition.terms(logits), self._term_weights, self._term_bias))
-        factor_logits = np.ascontiguousarray(logits[:, : len(FACTORS)]) * self._factor_scale + self._factor_bias
-        doubt = np.interp(q.max(axis=1), self._doubt_x, self._doubt_y) if len(q) else np.zeros(0)
-        return Judgements(q, composition.sigmoid(factor_logits), np.clip(doubt, *DOUBT_RANGE), self._version)
+        return self._composition.judge(self.logits([(t.before, t.answer) for t in turns]), "fast")
 
     def logits(self, turns: Sequence[tuple[Sequence[Message], str]]) -> Floats:
         """(n, heads) scores of the heads for (messages before, answer); the first five are the factors."""
