@@ -126,9 +126,11 @@ class Stepper:
                     if alert is not None:
                         alerts[alert.id] = alert
                 case Recovery(at):
-                    resolved_at = time_of(at)
+                    # what stood before this piece ended with the first recovery; what the piece raised, with the next
+                    resolved_at = resolved_at or time_of(at)
                     alerts = {
-                        k: replace(a, firing=False, resolved_at=a.resolved_at or resolved_at) for k, a in alerts.items()
+                        k: replace(a, firing=False, resolved_at=time_of(at)) if a.firing else a
+                        for k, a in alerts.items()
                     }
         with writing(self.engine) as connection:
             write_step(connection, series.id, stored, state, points, learned, list(alerts.values()), resolved_at)
