@@ -23,7 +23,7 @@ START = 2920 * SLICE_MINUTES + 4 * DAY
 
 
 def log_of_three_bursts() -> list[Bucket]:
-    """Calm traffic with a burst of harm on days 2, 5 and 8: the first ends in the slice that holds the later two whole."""
+    """Calm traffic with bursts of harm on days 2, 5 and 8: the first ends in the slice that holds the later two."""
     rng = np.random.default_rng(3)
     bursts = [START + day * DAY + 10 * HOUR for day in (2, 5, 8)]
     calm = traffic(rng, range(START, START + 13 * DAY, 10), HEALTHY, turns=2)
