@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import sqlite3
+import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, select
+from sqlalchemy import Connection, Engine, Table, create_engine, event, func, inspect, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
@@ -21,6 +23,8 @@ from monitor.errors import ConfigError, StoreError
 from monitor.store import schema
 
 _WRITES = "valuedrift_writes"
+_MIGRATION_LOCK = 0x76616C7565
+"""PostgreSQL advisory lock under which the schema is changed; an arbitrary number of our own."""
 _BUSY_SECONDS = 30
 """How long a SQLite writer waits for another before it gives up."""
 
@@ -57,7 +61,7 @@ def _make_sqlite_transactional(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def on_connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode=WAL")
+        _use_write_ahead_log(connection)
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA foreign_keys=ON")
 
@@ -65,6 +69,20 @@ def _make_sqlite_transactional(engine: Engine) -> None:
     def on_begin(connection: Connection) -> None:
         writes = connection.get_execution_options().get(_WRITES, False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    # the file remembers it; turning it on is the one thing for which SQLite does not wait while another process is busy
+    give_up = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as e:
+            if "locked" not in str(e) or time.monotonic() > give_up:
+                raise
+            time.sleep(0.05)
 
 
 def writing(engine: Engine) -> AbstractContextManager[Connection]:
@@ -88,8 +106,6 @@ def open_store(url: str) -> Engine:
             raise StoreError(
                 f"{shown(engine)} was written by a newer valuedrift (schema {have}, this version knows {want}); upgrade"
             )
-        if have is None and _has_tables(engine):
-            raise StoreError(f"{shown(engine)} holds tables that are not valuedrift's; name another database")
         if have is not None and engine.dialect.name != "sqlite":
             raise StoreError(
                 f"{shown(engine)} has schema {have}, this version needs {want}; run: valuedrift db upgrade"
@@ -113,8 +129,20 @@ def versions(engine: Engine) -> tuple[str | None, str]:
 
 
 def upgrade(engine: Engine) -> None:
-    """Run the migrations that are missing, in one transaction, and give a new database its hash key."""
+    """Run the migrations that are missing, in one transaction, and give a new database its hash key.
+
+    Processes that begin at once take turns, and all but the first find nothing left to do.
+
+    Raises
+    ------
+    StoreError : the database holds tables of our names that are not ours.
+    """
     with writing(engine) as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+        have = MigrationContext.configure(connection).get_current_revision()
+        if have is None and set(inspect(connection).get_table_names()) & set(schema.METADATA.tables):
+            raise StoreError(f"{shown(engine)} holds tables that are not valuedrift's; name another database")
         config = _alembic_config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -138,10 +166,6 @@ def hash_key(engine: Engine) -> bytes:
 def shown(engine: Engine) -> str:
     """The database's URL, without its password."""
     return engine.url.render_as_string(hide_password=True)
-
-
-def _has_tables(engine: Engine) -> bool:
-    return bool(set(inspect(engine).get_table_names()) & set(schema.METADATA.tables))
 
 
 def _alembic_config() -> AlembicConfig:
