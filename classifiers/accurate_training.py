@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from classifiers import accurate, composition, encoder, evaluation, heads, linear, training
 from classifiers.api import Classifier
 from classifiers.heads import Heads, Progress, Table
-from classifiers.rows import CONTRAST_FAMILY, UNKNOWN, Row, content_hashes, read_contrast, read_factors, read_rows
-from monitor.errors import InputError
+from classifiers.rows import CONTRAST_FAMILY, UNKNOWN, Row, content_hashes, read_rows, read_training_rows
 from monitor.taxonomy import ALIGNED, BEHAVIOURS, FACTORS
 
 Floats = NDArray[np.float64]
@@ -83,14 +82,8 @@ def train_accurate(
     """
     heads.sklearn_linear()
     say = progress or (lambda _: None)
-    labelled = read_rows(data)
-    rows = labelled + (read_factors(factors) if factors else [])
-    if contrast is not None and contrast.is_file():
-        rows += read_contrast(contrast)
+    labelled, rows = read_training_rows(data, factors, contrast)
     held_out = read_rows(transcripts) if transcripts else []
-    missing = [b for k, b in enumerate(BEHAVIOURS) if not any(r.behaviour == k for r in rows)]
-    if missing:
-        raise InputError(f"{data}: no rows labelled {', '.join(missing)}; training needs every behaviour")
     fast = linear.load()
     words = heads.table_of(rows)
     folds = heads.source_folds(words, seed)

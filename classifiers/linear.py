@@ -106,6 +106,17 @@ class LinearClassifier:
 def load(path: Path | None = None) -> LinearClassifier:
     """The classifier of a weights file, by default the shipped one; WeightsError when it cannot be used."""
     where = SHIPPED if path is None else path
+    tensors, metadata, data = read_file(where)
+    if metadata.get("layout") != LAYOUT or metadata.get("behaviours") != ",".join(BEHAVIOURS):
+        raise WeightsError(f"{where}: weights of another layout than {LAYOUT}; train again with `valuedrift train`")
+    try:
+        return LinearClassifier(tensors, metadata, version_of(data))
+    except WeightsError as e:
+        raise WeightsError(f"{where}: {e}") from e
+
+
+def read_file(where: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str], bytes]:
+    """Tensors, description and bytes of a weights file of any tier; WeightsError when it is none."""
     try:
         if where.stat().st_size > MAX_BYTES:
             raise WeightsError(f"{where}: larger than {MAX_BYTES} bytes, not weights of this classifier")
@@ -117,12 +128,7 @@ def load(path: Path | None = None) -> LinearClassifier:
         metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
     except (SafetensorError, ValueError, KeyError, OverflowError, MemoryError) as e:
         raise WeightsError(f"{where}: damaged weights ({e}); install again, or train with `valuedrift train`") from e
-    if metadata.get("layout") != LAYOUT or metadata.get("behaviours") != ",".join(BEHAVIOURS):
-        raise WeightsError(f"{where}: weights of another layout than {LAYOUT}; train again with `valuedrift train`")
-    try:
-        return LinearClassifier(tensors, metadata, version_of(data))
-    except WeightsError as e:
-        raise WeightsError(f"{where}: {e}") from e
+    return tensors, metadata, data
 
 
 def save(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> str:

@@ -116,6 +116,23 @@ def read_rows(data: Path) -> list[Row]:
     return rows
 
 
+def read_training_rows(data: Path, factors: Path | None, contrast: Path | None) -> tuple[list[Row], list[Row]]:
+    """The labelled rows of a folder, and all rows to train on: those, the factor rows and the contrast scenarios.
+
+    Raises
+    ------
+    InputError : a file that cannot be used, or a behaviour without rows.
+    """
+    labelled = read_rows(data)
+    rows = labelled + (read_factors(factors) if factors else [])
+    if contrast is not None and contrast.is_file():
+        rows += read_contrast(contrast)
+    missing = [b for k, b in enumerate(BEHAVIOURS) if not any(r.behaviour == k for r in rows)]
+    if missing:
+        raise InputError(f"{data}: no rows labelled {', '.join(missing)}; training needs every behaviour")
+    return labelled, rows
+
+
 def read_contrast(path: Path) -> list[Row]:
     """Turns of contrast scenarios; a scenario is a group, the whole file one family."""
     rows: list[Row] = []

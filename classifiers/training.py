@@ -6,7 +6,6 @@ doubt, confusion - is fitted on what heads say of sources and scenarios they wer
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -35,12 +34,10 @@ from classifiers.rows import (
     Row,
     content_hashes,
     files_of,
-    read_contrast,
-    read_factors,
     read_rows,
+    read_training_rows,
 )
-from monitor.errors import InputError
-from monitor.taxonomy import BEHAVIOURS, FACTORS, K
+from monitor.taxonomy import FACTORS, K
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -85,14 +82,8 @@ def train(
     """
     sklearn_linear()
     say = progress or (lambda _: None)
-    labelled = read_rows(data)
-    rows = labelled + (read_factors(factors) if factors else [])
-    if contrast is not None and contrast.is_file():
-        rows += read_contrast(contrast)
+    labelled, rows = read_training_rows(data, factors, contrast)
     held_out = read_rows(transcripts) if transcripts else []
-    missing = [b for k, b in enumerate(BEHAVIOURS) if not any(r.behaviour == k for r in rows)]
-    if missing:
-        raise InputError(f"{data}: no rows labelled {', '.join(missing)}; training needs every behaviour")
     say(f"{len(rows)} rows read")
     table = table_of(rows)
     fit = fit_all(table, seed, progress)
@@ -249,9 +240,3 @@ def _between(centred: Floats, share: Floats, source: NDArray[np.str_]) -> float:
         return 0.0
     scale = 1 - sum(weight**2 for weight, _, _ in part.values())
     return max(sum(weight * (size - noise) for weight, size, noise in part.values()) / max(scale, 1e-12), 0.0)
-
-
-def describe(figures: Mapping[str, Any]) -> str:
-    """One line of the figures that matter."""
-    out = figures["leave_one_source_out"]["pooled"]
-    return f"grouped macro-F1 {figures['macro_f1']:.3f}, left-out sources {out['macro_f1']:.3f}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -75,7 +75,7 @@ class Watch:
         while streams:
             busy = False
             for ingest, stream in list(streams):
-                stored = _next(stream)
+                stored = next(stream, None)
                 if stored is None:  # standard input and gzip end even when followed
                     streams.remove((ingest, stream))
                 elif stored:
@@ -91,7 +91,3 @@ class Watch:
 
     def _young(self, now: datetime) -> bool:
         return any(i.progress.newest_minute >= minute_of(now) - LATENESS_MINUTES for i in self.ingests)
-
-
-def _next(stream: Iterator[bool]) -> bool | None:
-    return next(stream, None)
