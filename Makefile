@@ -36,6 +36,7 @@ test: lint $(ENCODER)
 bench: setup $(ENCODER)
 	$(BIN)/python benchmarks/watch.py
 	$(BIN)/python benchmarks/classify.py
+	$(BIN)/python benchmarks/detection.py
 
 out/labelled.jsonl: examples/labelled.py examples/two_weeks.jsonl $(STAMP)
 	@mkdir -p out
@@ -45,7 +46,7 @@ train-fast: setup out/labelled.jsonl
 	$(BIN)/valuedrift train --data $(DATA)/train --factors $(DATA)/factors --check out/labelled.jsonl
 
 train-accurate: $(ENCODER) out/labelled.jsonl
-	$(BIN)/valuedrift train --tier accurate --data $(DATA)/train --factors $(DATA)/factors --check out/labelled.jsonl
+	$(BIN)/valuedrift train --tier accurate --data $(DATA)/train --factors $(DATA)/factors --check out/labelled.jsonl --keep out/encoders
 
 clean:
 	rm -rf $(VENV) out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,10 +1,12 @@
 """Speed of the classifier's tiers against tokenising alone, in one run and one process.
 
     python benchmarks/classify.py [--tier fast] [--turns 4000] [--json]
+    python benchmarks/classify.py --tier accurate --turns 200 [--json]
 
 Turns of about 200 tokens are made of the bundled transcripts. The floor is the Hugging Face `tokenizers` library
 encoding the same texts, with all its threads and a byte-pair vocabulary trained on them beforehand. The two take turns;
-the median of the ratios is what counts.
+the median of the ratios is what counts. With the accurate tier there is a second comparison: a plain encoder of the
+same size in 32 bits, by torch, on as many tokens a turn as this tier reads, in batches of one length.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from monitor.transcript import Event, Message, Turn
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "two_weeks.jsonl"
 TOKENS = 200
+PLAIN_BATCH = 16
 
 
 def tokenizer_of(texts: list[str]) -> Tokenizer:
@@ -55,6 +58,32 @@ def turns_of_length(tokenizer: Tokenizer, events: list[dict[str, object]], n: in
     return turns
 
 
+def plain_encoder(turns: list[Turn]) -> Callable[[], object]:
+    """Run a plain 32-bit encoder of the accurate tier's size over as many tokens a turn as that reads."""
+    import numpy as np
+    import torch
+
+    from classifiers import accurate, encoder
+
+    tokens = encoder.Tokens()
+    reads = [tokens.of_turn(*pair)[0] for pair in accurate.pairs([(t.before, t.answer) for t in turns])]
+    length = round(sum(map(len, reads)) / len(reads))
+    torch.set_num_threads(2)
+    layer = torch.nn.TransformerEncoderLayer(
+        encoder.WIDTH, encoder.ATTENTION_HEADS, encoder.INNER, activation="gelu", batch_first=True
+    )
+    model = torch.nn.TransformerEncoder(layer, encoder.LAYERS).eval()
+    words = torch.nn.Embedding(30_522, encoder.WIDTH)
+    ids = torch.from_numpy(np.random.default_rng(0).integers(0, 30_522, (len(turns), length)))
+
+    def run() -> None:
+        with torch.inference_mode():
+            for start in range(0, len(turns), PLAIN_BATCH):
+                model(words(ids[start : start + PLAIN_BATCH]))
+
+    return run
+
+
 def seconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
@@ -74,10 +103,13 @@ def main() -> None:
     texts = ["\n".join([turn.before[0].content, turn.answer]) for turn in turns]
     classifier = load_tier(options.tier)
     classifier.classify(turns[:50])
-    floors, judged = [], []
+    plain = plain_encoder(turns) if options.tier == "accurate" else None
+    floors, judged, plains = [], [], []
     for _ in range(options.rounds):
         floors.append(seconds(lambda: tokenizer.encode_batch(texts)))
         judged.append(seconds(lambda: classifier.classify(turns)))
+        if plain is not None:
+            plains.append(seconds(plain))
     result = {
         "tier": options.tier,
         "turns": len(turns),
@@ -86,6 +118,10 @@ def main() -> None:
         "tokenised_per_second": round(len(turns) / statistics.median(floors), 1),
         "ratio_to_tokenising": round(statistics.median(f / j for f, j in zip(floors, judged, strict=True)), 3),
     }
+    if plains:
+        result["ratio_to_plain_encoder"] = round(
+            statistics.median(p / j for p, j in zip(plains, judged, strict=True)), 3
+        )
     for name, value in result.items():
         print(f"{name:24} {value}")
     if options.json:

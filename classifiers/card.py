@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from classifiers import report
 from classifiers.rows import CONTRAST_FAMILY, Row
 from monitor.taxonomy import BEHAVIOURS, MEANING
 
@@ -37,6 +38,7 @@ FACTOR_LICENCES: Final = (
     "purplellama, refusalbench, safedecoding, self-reminder, strongreject, tdc2023, vicuna_bench and the files above: "
     "MIT, Apache-2.0, BSD-3-Clause and CC-BY-4.0, except dolly-15k, which is CC-BY-SA-3.0."
 )
+BRACKETS: Final = "Brackets hold 90 %, with the turns of a prompt or scenario resampled together."
 WEAK: Final = """\
 ## Known failures
 
@@ -51,7 +53,9 @@ WEAK: Final = """\
   assistant said before.
 - **Wrapped requests.** A harmful request inside a long role-play can look harmless, and a right refusal of it then
   looks like over-refusal.
-- **Languages.** Nearly all training text is English; one contrast scenario in six is not. Languages without
+- **A refusal in stock words.** In the scenarios such wording is more often right than wrong, so a curt stock refusal of
+  a harmless request that sounds at all odd leans to aligned.
+- **Languages.** Nearly all training text is English; one contrast scenario in seven is not. Languages without
   spaces are read by character. Elsewhere expect little more than refusals to be seen.
 - **Probabilities assume that half of all turns are aligned.** In traffic that is nearly all aligned, single turns look
   less aligned than they are (the calibration error on the demo transcripts). Windows are corrected for it.
@@ -77,6 +81,23 @@ def render(version: str, files: Sequence[str], rows: Sequence[Row], figures: Map
         "    valuedrift train --data DATA/train --factors DATA/factors\n"
         "    valuedrift evaluate --data DATA/train\n\n"
         "Deterministic for a seed (default 0) on one machine; other versions of scikit-learn move the last digits.\n",
+    ]
+    return "\n\n".join(p.strip("\n") for p in parts) + "\n"
+
+
+def page(result: Mapping[str, Any]) -> str:
+    """The figures of `evaluation.run_evaluation` as a page."""
+    version = result.get("classifier", "models refitted for each part")
+    name = " and ".join(version.values()) if isinstance(version, Mapping) else version
+    parts = [
+        f"# Evaluation: {name}",
+        f"{result['how'].capitalize()}, {result['n']} labelled turns. Written by `valuedrift evaluate`; what the "
+        f"figures are and how they are measured: docs/classifier.md. {BRACKETS}",
+        "\n".join(f"- {note}" for note in report.notes(result)),
+        _behaviours(),
+        "## Figures",
+        report.markdown(report.blocks(result)),
+        "What the classifier was trained on, licences and known failures: `classifiers/weights/MODEL_CARD.md`.",
     ]
     return "\n\n".join(p.strip("\n") for p in parts) + "\n"
 
@@ -132,6 +153,7 @@ def _figures(figures: Mapping[str, Any]) -> str:
         lines.append(f"| {family} | {m['n']} | {_number(m['auroc_misaligned'])} | {recall} |")
     mean = np.mean([m["auroc_misaligned"] for m in left_out["by_source"].values() if m["auroc_misaligned"] is not None])
     lines += ["", f"Mean AUROC within a left-out source: {mean:.3f}."]
+    lines += ["", f"Every figure with its interval. {BRACKETS}", "", report.markdown(report.blocks(figures))]
     return "\n".join(lines)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from monitor.entropy import Calibration
 from monitor.errors import WeightsError
-from monitor.taxonomy import FACTORS
+from monitor.taxonomy import FACTORS, K
 from monitor.transcript import Judgements
 
 Floats = NDArray[np.float64]
@@ -37,7 +37,13 @@ _TENSORS: Final = (
     "calibration_n",
     "calibration_mean",
     "calibration_covariance",
+    "novelty_from",
 )
+REFUSAL: Final = FACTORS.index("refusal")
+FADE: Final = 0.5
+"""How fast the aligned head's say fades with the logit of refusal."""
+GUESS: Final = 1 - 1 / K
+"""Doubt about a text of which nothing is known: one of five behaviours by chance."""
 PAIRS: Final = tuple(combinations(range(N_FACTORS), 2))
 
 
@@ -60,17 +66,34 @@ class Composition:
         self._term_weights, self._term_bias = f["term_weights"], f["term_bias"]
         self._factor_scale, self._factor_bias = f["factor_scale"], f["factor_bias"]
         self._doubt_x, self._doubt_y = f["doubt_x"], f["doubt_y"]
+        # a weights file may not make the division below one by 0
+        self._novelty_from = min(float(f["novelty_from"][0]), 0.99)
         try:
             self.calibration = Calibration(f["calibration_n"], f["calibration_mean"], f["calibration_covariance"])
         except ValueError as e:
             raise WeightsError(f"weights {version}: {e}; train again with `valuedrift train`") from e
 
-    def judge(self, logits: Floats, tier: str) -> Judgements:
-        """(n, heads) head logits -> judgements."""
+    def judge(self, logits: Floats, novelty: Floats, tier: str) -> Judgements:
+        """(n, heads) head logits and the novelty (n,) of the texts -> judgements."""
         q = softmax(affine(terms(logits), self._term_weights, self._term_bias))
         factor_logits = np.ascontiguousarray(logits[:, :N_FACTORS]) * self._factor_scale + self._factor_bias
         doubt = np.interp(q.max(axis=1), self._doubt_x, self._doubt_y) if len(q) else np.zeros(0)
+        strange = np.clip((novelty - self._novelty_from) / (1 - self._novelty_from), 0, 1)
+        doubt = doubt + strange * np.maximum(GUESS - doubt, 0)
         return Judgements(q, sigmoid(factor_logits), np.clip(doubt, *DOUBT_RANGE), self._version, tier)
+
+
+def gated(logits: Floats) -> Floats:
+    """(n, heads) head logits with the aligned head's, the first after the factors, faded as the answer refuses.
+
+    Whether a refusal is right depends on what was asked, and that head reads the answer alone: it would take the
+    wording of a refusal for its merit. Heads without one are left as they are.
+    """
+    if logits.shape[1] <= N_FACTORS:
+        return logits
+    out = logits.copy()
+    out[:, N_FACTORS] *= sigmoid(-logits[:, REFUSAL] * FADE)
+    return out
 
 
 def terms(logits: Floats) -> Floats:

@@ -38,6 +38,12 @@ CACHE_WORDS: Final = 200_000
 CONTEXT_MESSAGES: Final = 4
 """Messages before the last user message that are read, besides the system prompt."""
 
+WORD_BITS: Final = 18
+WORD_SLOTS: Final = 1 << WORD_BITS
+"""Slots of the set of words that occur in the training data; few share one."""
+ANSWER: Final = 2
+"""Place of the answer among the segments."""
+
 Keys = NDArray[np.int64]
 
 # Scripts written without spaces between words: every character is a word.
@@ -81,11 +87,15 @@ class Features:
     rows : (m,) rows of the weight table that are present.
     starts : (n * N_SEGMENTS,) where each turn's segment begins in `rows`; none is empty.
     counts : (n * N_SEGMENTS,) features of each turn's segment, >= 1.
+    words : (w,) slots (< WORD_SLOTS) of the words of all answers, turn by turn, in the order of the text.
+    word_counts : (n,) how many of `words` are each turn's, >= 1 (the start of a text counts as one).
     """
 
     rows: Keys
     starts: Keys
     counts: Keys
+    words: Keys
+    word_counts: Keys
 
     @property
     def n(self) -> int:
@@ -154,7 +164,18 @@ def _hash(ids: NDArray[np.uint32], lengths: Keys) -> Features:
     owner = keys // ROWS
     starts = np.searchsorted(owner, np.arange(len(lengths)))
     counts = np.diff(np.append(starts, len(keys)))
-    return Features(keys - owner * ROWS, starts.astype(np.int64), counts.astype(np.int64))
+    words = (single[segment == ANSWER] >> np.uint32(32 - WORD_BITS)).astype(np.int64)
+    return Features(
+        keys - owner * ROWS, starts.astype(np.int64), counts.astype(np.int64), words, lengths[ANSWER::N_SEGMENTS]
+    )
+
+
+def mean_of_words(part: Features, value: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(n,) mean over each answer's words of a value by slot (WORD_SLOTS,)."""
+    if not part.n:
+        return np.zeros(0)
+    starts = np.cumsum(part.word_counts) - part.word_counts
+    return np.asarray(np.add.reduceat(value[part.words].astype(np.int64), starts) / part.word_counts)
 
 
 def _mixed(x: NDArray[np.uint32]) -> NDArray[np.uint32]:

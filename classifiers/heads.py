@@ -6,13 +6,14 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from classifiers import composition, features
+from classifiers.recipe import FastRecipe
 from classifiers.rows import CONTRAST_FAMILY, UNKNOWN, Row
 from monitor.errors import ConfigError
 from monitor.taxonomy import ALIGNED, FACTORS, K
@@ -28,25 +29,11 @@ sources it learns which file it reads (left-out macro-F1 falls by 0.07), in the 
 SEGMENTS_READ: Final = ((0, 1), (2, 3), (2, 3), (2, 3), (2, 3), (2, 3))
 """Segments each head reads. Only request_harm reads the request: what people ask about tells the source, and
 through it the label, which does not carry over to sources never seen."""
-HEAD_C: Final = 6.0
-"""Inverse regularisation of the heads."""
-MIN_TURNS: Final = 2
-"""A feature seen in fewer training turns is left out."""
-CELL_POWER: Final = 0.5
-"""A source's rows of one label weigh, together, their trust-weighted number to this power."""
-CONTRAST_IN_HEADS: Final = 30.0
-"""Weight of a contrast cell in the heads, relative to a source's: only there does behaviour alone tell turns apart."""
-COMPOSITION_C: Final = 0.3
-COMPOSITION_POWER: Final = 0.3
-CONTRAST_IN_COMPOSITION: Final = 16.0
-ALIGNED_PRIOR: Final = 4.0
-"""Aligned turns together weigh this many times each other behaviour (half of all): the prior of the probabilities.
-Traffic has more of them; quantification corrects the share of a window (design 3.2)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows as arrays. `matrix` is CSR (n, features.ROWS); behaviour -1 where a row names none."""
+    """Rows as arrays. `matrix` is CSR (n, features.ROWS); behaviour -1 where a row names none; `recipe` weighs them."""
 
     matrix: Any
     factors: Floats
@@ -54,6 +41,7 @@ class Table:
     family: NDArray[np.str_]
     group: NDArray[np.str_]
     weight: Floats
+    recipe: FastRecipe = field(default_factory=FastRecipe)
 
     def __len__(self) -> int:
         return len(self.behaviour)
@@ -67,8 +55,8 @@ class Heads:
     bias: Floats
 
     def logits(self, matrix: Any) -> Floats:
-        """(n, heads) scores of a CSR matrix."""
-        return np.asarray(matrix @ self.weights.T.astype(np.float64)) + self.bias
+        """(n, heads) scores of a CSR matrix, gated."""
+        return composition.gated(np.asarray(matrix @ self.weights.T.astype(np.float64)) + self.bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +80,7 @@ def sklearn_linear() -> Any:
     return sklearn.linear_model
 
 
-def table_of(rows: Sequence[Row]) -> Table:
+def table_of(rows: Sequence[Row], recipe: FastRecipe | None = None) -> Table:
     """Hash the rows; each segment of a turn becomes a unit vector, as in LinearClassifier."""
     sklearn_linear()
     import scipy.sparse
@@ -110,6 +98,7 @@ def table_of(rows: Sequence[Row]) -> Table:
         np.array([r.family for r in rows]),
         np.array([r.group for r in rows]),
         np.array([r.weight for r in rows], dtype=np.float64),
+        recipe or FastRecipe(),
     )
 
 
@@ -135,6 +124,7 @@ def fit_heads(table: Table, keep: Mask, seed: int = 0) -> Heads:
     linear = sklearn_linear()
     import scipy.sparse
 
+    recipe = table.recipe
     weights = np.zeros((N_HEADS, features.ROWS), dtype=np.float32)
     bias = np.zeros(N_HEADS)
     segment = np.repeat(np.arange(features.N_SEGMENTS), [1 << b for b in features.BITS])
@@ -146,10 +136,14 @@ def fit_heads(table: Table, keep: Mask, seed: int = 0) -> Heads:
             continue  # nothing to tell apart: the head stays silent
         x = table.matrix[use]
         turns = np.bincount(x.indices, minlength=features.ROWS)
-        columns = np.flatnonzero((turns >= MIN_TURNS) & np.isin(segment, SEGMENTS_READ[h]))
+        columns = np.flatnonzero((turns >= recipe.min_turns) & np.isin(segment, SEGMENTS_READ[h]))
         rarity = _rarity(turns[columns], len(use))
-        w = cell_weights(table.family[use], y, table.weight[use], CELL_POWER, CONTRAST_IN_HEADS)
-        model = linear.LogisticRegression(C=HEAD_C, solver="liblinear", tol=0.02, max_iter=60, random_state=seed)
+        w = cell_weights(
+            table.family[use], y, table.weight[use], table.recipe.cell_power, table.recipe.contrast_in_heads
+        )
+        model = linear.LogisticRegression(
+            C=table.recipe.head_c, solver="liblinear", tol=0.02, max_iter=60, random_state=seed
+        )
         model.fit((x[:, columns] @ scipy.sparse.diags(rarity)).tocsr(), y, sample_weight=w * len(use) / 2)
         weights[h, columns] = model.coef_[0] * rarity
         bias[h] = model.intercept_[0]
@@ -173,10 +167,12 @@ def _rarity(turns: Ints, n: int) -> Floats:
 
 
 def composition_weights(table: Table, use: Ints) -> Floats:
-    """Sample weights of behaviour rows; they sum to their number, aligned ones to ALIGNED_PRIOR times any other."""
+    """Sample weights of behaviour rows; they sum to their number, aligned ones to `aligned_prior` times any other."""
     y = table.behaviour[use]
-    w = cell_weights(table.family[use], y, table.weight[use], COMPOSITION_POWER, CONTRAST_IN_COMPOSITION)
-    w = w * np.where(y == ALIGNED, ALIGNED_PRIOR, 1.0)
+    w = cell_weights(
+        table.family[use], y, table.weight[use], table.recipe.composition_power, table.recipe.contrast_in_composition
+    )
+    w = w * np.where(y == ALIGNED, table.recipe.aligned_prior, 1.0)
     return np.asarray(w * len(use) / w.sum())
 
 
@@ -185,7 +181,7 @@ def fit_composer(table: Table, logits: Floats, use: Ints) -> Composer:
     linear = sklearn_linear()
     x = composition.terms(logits[use])
     mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-6
-    model = linear.LogisticRegression(C=COMPOSITION_C, max_iter=500)
+    model = linear.LogisticRegression(C=table.recipe.composition_c, max_iter=500)
     model.fit((x - mean) / spread, table.behaviour[use], sample_weight=composition_weights(table, use))
     # A behaviour without rows gets no probability to speak of, instead of no column.
     coef = np.zeros((K, x.shape[1]))

@@ -6,48 +6,36 @@ turn is batched with.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from classifiers import composition, features
+from classifiers.weights_file import COMPOSITION, Layout
 from monitor.entropy import Calibration
 from monitor.errors import WeightsError
-from monitor.taxonomy import BEHAVIOURS, FACTORS, K
+from monitor.taxonomy import FACTORS
 from monitor.transcript import Judgements, Message, Turn
 
 Floats = NDArray[np.float64]
 
-LAYOUT: Final = "1"
-"""Changes whenever `features` or `composition` would read old weights wrongly."""
 SHIPPED: Final = Path(__file__).parent / "weights" / "linear.safetensors"
-MAX_BYTES: Final = 64 << 20
-"""A weights file beyond this is not one of ours and is not read into memory."""
 BATCH: Final = 256
 """Turns hashed together: beyond this nothing gets faster, and memory grows."""
-
-_SHAPES: Final[Mapping[str, tuple[int, ...]]] = {  # -1: number of heads, -2: composition terms, -3, -4: any
-    "table": (features.ROWS, -1),
-    "scale": (features.N_SEGMENTS, -1),
-    "bias": (-1,),
-    "factor_scale": (len(FACTORS),),
-    "factor_bias": (len(FACTORS),),
-    "term_weights": (-2, K),
-    "term_bias": (K,),
-    "doubt_x": (-3,),
-    "doubt_y": (-3,),
-    "calibration_n": (K,),
-    "calibration_mean": (K, K),
-    "calibration_covariance": (K, K, K),
-    "trained_rows": (-4,),
-}
+LAYOUT: Final = Layout(
+    tier="linear",
+    number="2",
+    shapes={
+        "table": (features.ROWS, "heads"),
+        "scale": (features.N_SEGMENTS, "heads"),
+        "bias": ("heads",),
+        "words": (features.WORD_SLOTS // 8,),
+        **COMPOSITION,
+    },
+)
 
 
 class LinearClassifier:
@@ -55,19 +43,25 @@ class LinearClassifier:
 
     Parameters
     ----------
-    tensors : the arrays of a weights file (`_SHAPES`), checked.
+    tensors : the arrays of a weights file (`LAYOUT`), checked.
     metadata : its description: behaviours, training families, fingerprint.
     version : names the weights.
     """
 
     def __init__(self, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str], version: str) -> None:
-        _check(tensors)
+        if (
+            tensors["table"].dtype != np.int8
+            or tensors["words"].dtype != np.uint8
+            or len(tensors["bias"]) < len(FACTORS)
+        ):
+            raise WeightsError("weights have the wrong type of table or of words, or too few heads")
         self.metadata = dict(metadata)
         self._version = version
         self._table = np.ascontiguousarray(tensors["table"])
         self.trained_rows = np.sort(tensors["trained_rows"])
         self._scale, self._bias = (np.ascontiguousarray(tensors[k], dtype=np.float64) for k in ("scale", "bias"))
         self._composition = composition.Composition(tensors, version)
+        self._unknown = 1 - np.unpackbits(tensors["words"])
 
     @property
     def version(self) -> str:
@@ -81,15 +75,21 @@ class LinearClassifier:
 
     def classify(self, turns: Sequence[Turn]) -> Judgements:
         """Judge n turns of any length and script; never NaN, rows sum to 1."""
-        return self._composition.judge(self.logits([(t.before, t.answer) for t in turns]), "fast")
+        return self._composition.judge(*self.scores([(t.before, t.answer) for t in turns]), "fast")
 
-    def logits(self, turns: Sequence[tuple[Sequence[Message], str]]) -> Floats:
-        """(n, heads) scores of the heads for (messages before, answer); the first five are the factors."""
+    def scores(self, turns: Sequence[tuple[Sequence[Message], str]]) -> tuple[Floats, Floats]:
+        """Of turns given as (messages before, answer).
+
+        Returns (n, heads) logits of the heads, of which the first five are the factors, and the novelty (n,): the share
+        of the answer's words that hardly occur in the training data, 0 to 1.
+        """
         out = np.empty((len(turns), len(self._bias)))
+        novelty = np.empty(len(turns))
         for start in range(0, len(turns), BATCH):
             part = features.extract(turns[start : start + BATCH])
             out[start : start + part.n] = self._scores(part)
-        return out
+            novelty[start : start + part.n] = features.mean_of_words(part, self._unknown)
+        return composition.gated(out), novelty
 
     def _scores(self, part: features.Features) -> Floats:
         heads = len(self._bias)
@@ -106,65 +106,8 @@ class LinearClassifier:
 def load(path: Path | None = None) -> LinearClassifier:
     """The classifier of a weights file, by default the shipped one; WeightsError when it cannot be used."""
     where = SHIPPED if path is None else path
-    tensors, metadata, data = read_file(where)
-    if metadata.get("layout") != LAYOUT or metadata.get("behaviours") != ",".join(BEHAVIOURS):
-        raise WeightsError(f"{where}: weights of another layout than {LAYOUT}; train again with `valuedrift train`")
+    tensors, metadata, version = LAYOUT.read(where)
     try:
-        return LinearClassifier(tensors, metadata, version_of(data))
+        return LinearClassifier(tensors, metadata, version)
     except WeightsError as e:
         raise WeightsError(f"{where}: {e}") from e
-
-
-def read_file(where: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str], bytes]:
-    """Tensors, description and bytes of a weights file of any tier; WeightsError when it is none."""
-    try:
-        if where.stat().st_size > MAX_BYTES:
-            raise WeightsError(f"{where}: larger than {MAX_BYTES} bytes, not weights of this classifier")
-        data = where.read_bytes()
-    except OSError as e:
-        raise WeightsError(f"{where}: weights cannot be read: {e.strerror}; train some with `valuedrift train`") from e
-    try:
-        tensors = safetensors.numpy.load(data)
-        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
-    except (SafetensorError, ValueError, KeyError, OverflowError, MemoryError) as e:
-        raise WeightsError(f"{where}: damaged weights ({e}); install again, or train with `valuedrift train`") from e
-    return tensors, metadata, data
-
-
-def save(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> str:
-    """Write a weights file and return its version."""
-    _check(tensors)
-    described = {**metadata, "layout": LAYOUT, "behaviours": ",".join(BEHAVIOURS)}
-    data = safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in tensors.items()}, described)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    return version_of(data)
-
-
-def version_of(data: bytes) -> str:
-    """The version of weights: a hash of their tensors and description, whatever order the file's header is in."""
-    size = int.from_bytes(data[:8], "little")
-    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True).encode()
-    return f"linear-{LAYOUT}-{hashlib.blake2b(header + data[8 + size :], digest_size=4).hexdigest()}"
-
-
-def _check(tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Every array is there, finite, and of the shape the code expects."""
-    if set(tensors) != set(_SHAPES):
-        odd = sorted(set(tensors) ^ set(_SHAPES))
-        raise WeightsError(f"weights lack or do not know: {', '.join(odd)}")
-    heads = tensors["bias"].shape[-1] if tensors["bias"].ndim else 0
-    sizes = {
-        -1: heads,
-        -2: composition.n_terms(heads),
-        -3: tensors["doubt_x"].size,
-        -4: tensors["trained_rows"].size,
-    }
-    for name, shape in _SHAPES.items():
-        array = tensors[name]
-        if array.shape != tuple(sizes.get(s, s) for s in shape):
-            raise WeightsError(f"weights {name} have shape {array.shape}")
-        if not np.isfinite(array).all():
-            raise WeightsError(f"weights {name} are not finite")
-    if tensors["table"].dtype != np.int8 or heads < len(FACTORS) or not tensors["doubt_x"].size:
-        raise WeightsError("weights have the wrong type of table, too few heads or no doubt curve")

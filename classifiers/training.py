@@ -6,6 +6,7 @@ doubt, confusion - is fitted on what heads say of sources and scenarios they wer
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,9 +28,9 @@ from classifiers.heads import (
     source_folds,
     table_of,
 )
+from classifiers.recipe import Recipe
 from classifiers.rows import (
     CONTRAST_FAMILY,
-    CONTRAST_FILE,
     UNKNOWN,
     Row,
     content_hashes,
@@ -42,11 +43,13 @@ from monitor.taxonomy import FACTORS, K
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-CONTRAST: Final = CONTRAST_FILE
-SHIPPED: Final = linear.SHIPPED
 
 DOUBT_KNOTS: Final = 33
 """Points of the doubt curve between 1/5 and 1."""
+WORD_ROWS: Final = 3
+"""Training answers in which a word must occur to be known."""
+NOVELTY_QUANTILE: Final = 0.95
+"""Share of held-out answers that are as new as that without raising their doubt."""
 CONTRAST_SHARE: Final = 0.75
 """Share of each behaviour's calibration weight that held-out scenarios carry; held-out sources carry the rest."""
 
@@ -67,7 +70,7 @@ def train(
     factors: Path | None,
     contrast: Path | None,
     out: Path,
-    seed: int = 0,
+    recipe: Recipe | None = None,
     progress: Progress | None = None,
     transcripts: Path | None = None,
 ) -> dict[str, Any]:
@@ -81,14 +84,16 @@ def train(
     transcripts : labelled file or folder to measure on, never trained on.
     """
     sklearn_linear()
+    recipe = recipe or Recipe()
+    seed = recipe.seed
     say = progress or (lambda _: None)
     labelled, rows = read_training_rows(data, factors, contrast)
     held_out = read_rows(transcripts) if transcripts else []
     say(f"{len(rows)} rows read")
-    table = table_of(rows)
+    table = table_of(rows, recipe.fast)
     fit = fit_all(table, seed, progress)
     metadata = {"families": ",".join(sorted({r.family for r in labelled})), "seed": str(seed)}
-    version = linear.save(out, tensors_of(table, fit, rows), metadata)
+    version = linear.LAYOUT.save(out, tensors_of(table, fit, rows), metadata)
     say(f"{out}: {version}")
     classifier = linear.load(out)
     figures = evaluation.figures_of(table, fit.folds, fit.logits, classifier, rows, seed, progress)
@@ -116,12 +121,15 @@ def fit_all(table: Table, seed: int, progress: Progress | None) -> Fit:
 def tensors_of(table: Table, fit: Fit, rows: list[Row]) -> dict[str, NDArray[Any]]:
     """The arrays of a weights file."""
     table8, scale = quantised(fit.heads.weights)
-    slope, shift = factor_calibration(table, fit)
+    slope, shift = factor_calibration(table, fit.folds, fit.logits)
     use = np.flatnonzero(fit.folds >= 0)
     y, q, w = table.behaviour[use], fit.held_out[use], blend(table, use)
     doubt_x, doubt_y = doubt_curve(q, y, w)
     n, mean, covariance = confusion(q, y, w, table.family[use])
+    words, novelty = vocabulary(rows, fit.folds)
     return {
+        "words": words,
+        "novelty_from": np.array([np.quantile(novelty[use], NOVELTY_QUANTILE)]),
         "table": table8,
         "scale": scale,
         "bias": fit.heads.bias,
@@ -136,6 +144,26 @@ def tensors_of(table: Table, fit: Fit, rows: list[Row]) -> dict[str, NDArray[Any
         "calibration_covariance": covariance,
         "trained_rows": np.unique(content_hashes([r for r in rows if r.behaviour is not None])),
     }
+
+
+def vocabulary(rows: Sequence[Row], folds: Ints) -> tuple[NDArray[np.uint8], Floats]:
+    """The answers' words as packed bits (features.WORD_SLOTS / 8,), and each row's novelty (n,) to the other folds.
+
+    A word is known when it stands in answers of at least WORD_ROWS rows.
+    """
+    parts = [features.extract([(r.before, r.answer) for r in rows[i : i + 1024]]) for i in range(0, len(rows), 1024)]
+    words = np.concatenate([p.words for p in parts])
+    lengths = np.concatenate([p.word_counts for p in parts])
+    row = np.repeat(np.arange(len(rows)), lengths)
+    once = np.unique(row * features.WORD_SLOTS + words)  # a word counts once a row
+    row_of, word_of = once // features.WORD_SLOTS, once % features.WORD_SLOTS
+    in_all = np.bincount(word_of, minlength=features.WORD_SLOTS)
+    novelty = np.zeros(len(rows))
+    for fold in np.unique(folds):
+        here = np.bincount(word_of[folds[row_of] == fold], minlength=features.WORD_SLOTS)
+        strange = (in_all - here < WORD_ROWS)[words] & (folds == fold)[row]
+        novelty += np.bincount(row[strange], minlength=len(rows)) / lengths
+    return np.packbits(in_all >= WORD_ROWS), novelty
 
 
 def quantised(weights: NDArray[np.float32]) -> tuple[NDArray[np.int8], Floats]:
@@ -161,17 +189,17 @@ def temperature(q: Floats, y: Ints, w: Floats) -> float:
     return float(min(np.geomspace(0.5, 3.0, 41), key=loss))
 
 
-def factor_calibration(table: Table, fit: Fit) -> tuple[Floats, Floats]:
+def factor_calibration(table: Table, folds: Ints, logits: Floats) -> tuple[Floats, Floats]:
     """Slope and shift (5,) that make held-out factor logits probabilities (Platt 1999)."""
     linear_model = sklearn_linear()
     slope, shift = np.ones(len(FACTORS)), np.zeros(len(FACTORS))
     for h in range(len(FACTORS)):
         label = table.factors[:, h]
-        use = np.flatnonzero((fit.folds >= 0) & (label != UNKNOWN) & (label != 0.5))
+        use = np.flatnonzero((folds >= 0) & (label != UNKNOWN) & (label != 0.5))
         y = label[use].astype(np.int64)
         if len(np.unique(y)) == 2:
             model = linear_model.LogisticRegression(C=1.0)
-            model.fit(fit.logits[use, h : h + 1], y, sample_weight=composition_weights(table, use))
+            model.fit(logits[use, h : h + 1], y, sample_weight=composition_weights(table, use))
             # A factor's probability must never fall as its logit rises.
             slope[h], shift[h] = max(float(model.coef_[0, 0]), 0.05), float(model.intercept_[0])
     return slope, shift

@@ -78,12 +78,10 @@ def test_a_judgement_does_not_depend_on_its_batch(shipped: accurate.AccurateClas
 
 @installed
 def test_plain_cases_are_told_apart(shipped: accurate.AccurateClassifier) -> None:
-    """Help is aligned, a threat supplied is harmful, flattery deceives; a refused egg at least looks odd."""
+    """Help is aligned, a refused egg over-refused, a threat supplied harmful, and flattery deceives."""
     j = shipped.classify(plain()[:4])
     guess = [BEHAVIOURS[k] for k in j.probabilities.argmax(axis=1)]
-    assert [guess[i] for i in (0, 2, 3)] == ["aligned", "harmful_compliance", "deception"]
-    over_refusal = j.probabilities[:, BEHAVIOURS.index("over_refusal")]
-    assert over_refusal[1] > 0.2 > over_refusal[0]
+    assert guess == ["aligned", "over_refusal", "harmful_compliance", "deception"]
 
 
 @installed
@@ -97,17 +95,23 @@ def test_judging_needs_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)
 
 
+def adapter() -> dict[str, Any]:
+    """What training adapted, as the shipped weights hold it."""
+    return accurate.LAYOUT.read(accurate.SHIPPED)[0]
+
+
 @installed
 def test_the_encoder_is_prepared_again_when_its_copy_is_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A damaged file in the cache is replaced; the vectors are the same to the last bit."""
-    expected = encoder.Encoder().encode(["Hello there."], 128)
+    """A damaged file in the cache is replaced; the scores are the same to the last bit."""
+    said = [("How are you?", "Hello there.")]
+    expected = encoder.Encoder(adapter(), None).scores(said)
     monkeypatch.setenv(encoder.CACHE_VARIABLE, str(tmp_path))
-    name = f"minilm-l6-int8-{encoder.GRAPH}-{encoder.WEIGHTS_HASH[:8]}.onnx"
-    (tmp_path / name).write_bytes(b"not a model")
-    assert np.array_equal(encoder.Encoder().encode(["Hello there."], 128), expected)
-    assert (tmp_path / name).stat().st_size > 1 << 20
+    path = tmp_path / f"named-{encoder.GRAPH}-{encoder.WEIGHTS_HASH[:8]}.onnx"
+    path.write_bytes(b"not a model")
+    assert np.array_equal(encoder.Encoder(adapter(), "named").scores(said), expected)
+    assert path.stat().st_size > 1 << 20
 
 
 @installed
@@ -115,18 +119,21 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch:
     """Without a place for its copy the encoder is prepared in memory."""
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv(encoder.CACHE_VARIABLE, str(tmp_path / "file"))
-    assert np.isfinite(encoder.Encoder().encode(["Hello."], 128)).all()
+    assert np.isfinite(encoder.Encoder(adapter(), "named").scores([("", "Hello.")])).all()
 
 
 @installed
 def test_long_texts_keep_both_ends() -> None:
-    """The middle of a long text is not read; its ends are."""
-    reader = encoder.Encoder()
+    """The middle of a long text is not read; its ends are, and where the answer begins is known."""
+    tokens = encoder.Tokens()
     text = "first " + "middle " * 5000 + "last"
     other = "first " + "middle " * 9000 + "last"
-    assert np.array_equal(reader.encode([text], 64), reader.encode([other], 64))
-    assert not np.array_equal(reader.encode([text], 64), reader.encode([text + " words"], 64))
-    assert reader.encode([], 64).shape == (0, encoder.OUTPUT)
+    ids, begin = tokens.of_turn(text, text)
+    assert np.array_equal(ids, tokens.of_turn(other, other)[0])
+    assert not np.array_equal(ids, tokens.of_turn(other, other + " words")[0])
+    assert begin == encoder.REQUEST_TOKENS + 2
+    assert len(ids) == begin + encoder.ANSWER_TOKENS + 1
+    assert tokens.of_turn("", "")[0].tolist() == [encoder.CLS, encoder.SEP, encoder.SEP]
 
 
 @pytest.mark.parametrize("module", ["onnxruntime", "tokenizers"])
@@ -157,7 +164,7 @@ def test_other_encoder_weights_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"something else")
     with pytest.raises(WeightsError, match="not the weights"):
-        encoder.build(path)
+        encoder.build(path, {})
 
 
 def test_damaged_or_foreign_weights_are_refused(tmp_path: Path) -> None:
@@ -165,28 +172,55 @@ def test_damaged_or_foreign_weights_are_refused(tmp_path: Path) -> None:
     data = accurate.SHIPPED.read_bytes()
     path = tmp_path / "w.safetensors"
     with pytest.raises(WeightsError, match=str(path)):
-        accurate.read(path)
+        accurate.LAYOUT.read(path)
     for bad in (b"", data[:1000], data[:-100], b"\xff" * 64, linear.SHIPPED.read_bytes()):
         path.write_bytes(bad)
         with pytest.raises(WeightsError, match=str(path)):
-            accurate.read(path)
-    tensors, metadata, _ = accurate.read(accurate.SHIPPED)
-    for odd in ({"bias": tensors["bias"][:2]}, {"weights": tensors["weights"] * np.float32("nan")}, {"x": np.ones(1)}):
+            accurate.LAYOUT.read(path)
+    tensors, metadata, _ = accurate.LAYOUT.read(accurate.SHIPPED)
+    name = "scores.weight"
+    for odd in ({name: tensors[name][:2]}, {name: tensors[name] * np.float16("nan")}, {"x": np.ones(1)}):
         with pytest.raises(WeightsError):
-            accurate.save(path, {**tensors, **odd}, metadata)
+            accurate.LAYOUT.save(path, {**tensors, **odd}, metadata)
 
 
 def test_weights_made_for_other_fast_weights_are_refused(tmp_path: Path) -> None:
     """The accurate heads are stacked on one fast tier; on another their composition would be wrong."""
-    tensors, metadata, _ = accurate.read(accurate.SHIPPED)
+    tensors, metadata, _ = accurate.LAYOUT.read(accurate.SHIPPED)
     path = tmp_path / "w.safetensors"
-    accurate.save(path, tensors, {**metadata, "fast": "linear-1-00000000"})
+    accurate.LAYOUT.save(path, tensors, {**metadata, "fast": "linear-1-00000000"})
     with pytest.raises(WeightsError, match="linear-1-00000000"):
         accurate.load(path)
 
 
 def test_the_shipped_weights_hold_no_text_and_are_small() -> None:
     """Numbers only, far under the 16 MB the repository allows."""
-    assert accurate.SHIPPED.stat().st_size < 2 << 20
+    assert accurate.SHIPPED.stat().st_size < 16 << 20
     for array in safetensors.numpy.load_file(accurate.SHIPPED).values():
         assert array.dtype.kind in "fiu"
+
+
+@installed
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="the extra `train` is not installed: no torch")
+def test_the_encoder_learns_what_it_is_shown() -> None:
+    """A few steps of training tell two manners of answering apart, and the 8-bit graph agrees with what was trained."""
+    from classifiers import finetune
+    from classifiers.recipe import AccurateRecipe
+    from classifiers.rows import CONTRAST_FAMILY, Row, implied_factors
+    from monitor.transcript import Message
+
+    topics = ("bread", "trains", "gardens", "letters", "rent", "paint", "music", "rivers")
+    said = ("Here is how: begin with {} and go on step by step.", "I'm sorry, I can't talk about {}.")
+    rows = [
+        Row(f"{t}{k}", CONTRAST_FAMILY, t, (Message("user", f"Tell me about {t}."),), said[k].format(t), k, f, 1.0)
+        for t in topics
+        for k, f in enumerate((implied_factors(0, CONTRAST_FAMILY), implied_factors(1, CONTRAST_FAMILY)))
+    ]
+    recipe = AccurateRecipe(steps=12, batch=8, warm_up_steps=2, dropout=0.0)
+    material = finetune.Material(rows, 0)
+    trained = finetune.tune(material, np.ones(len(rows), dtype=bool), recipe, 0)
+    again = finetune.tune(material, np.ones(len(rows), dtype=bool), recipe, 0)
+    assert all(np.array_equal(trained[k], again[k]) for k in trained)
+    scores = encoder.Encoder(trained, None).scores(accurate.pairs([(r.before, r.answer) for r in rows]))
+    behaviours = scores[:, len(FACTORS) :].argmax(axis=1)
+    assert behaviours.tolist() == [r.behaviour for r in rows]

@@ -182,11 +182,10 @@ def test_repeating_a_text_changes_nothing_but_its_joints() -> None:
 
 def test_shipped_weights_are_small_and_hold_no_code() -> None:
     """The weights are one safetensors file under 8 MB: numbers, not pickles."""
-    files = [p for p in linear.SHIPPED.parent.iterdir() if p.suffix == ".safetensors"]
-    assert sum(p.stat().st_size for p in files) < 8_000_000
+    assert linear.SHIPPED.stat().st_size < 8_000_000
     data = linear.SHIPPED.read_bytes()
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    assert {v["dtype"] for k, v in header.items() if k != "__metadata__"} <= {"I8", "F64", "U32"}
+    assert {v["dtype"] for k, v in header.items() if k != "__metadata__"} <= {"I8", "U8", "F64", "U32"}
     assert data[:2] != b"PK"
 
 
@@ -194,18 +193,18 @@ def test_the_version_names_the_content(tmp_path: Path, shipped: linear.LinearCla
     """Saved again the weights have the same version, changed weights another."""
     data = linear.SHIPPED.read_bytes()
     tensors = safetensors.numpy.load(data)
-    assert shipped.version == linear.version_of(data)
-    assert shipped.version.startswith("linear-1-")
+    assert shipped.version == linear.LAYOUT.version_of(data)
+    assert shipped.version.startswith("linear-2-")
     metadata = {k: v for k, v in shipped.metadata.items() if k not in ("layout", "behaviours")}
-    assert linear.save(tmp_path / "same.safetensors", tensors, metadata) == shipped.version
+    assert linear.LAYOUT.save(tmp_path / "same.safetensors", tensors, metadata) == shipped.version
     tensors["bias"] = tensors["bias"] + 0.5
-    assert linear.save(tmp_path / "other.safetensors", tensors, metadata) != shipped.version
+    assert linear.LAYOUT.save(tmp_path / "other.safetensors", tensors, metadata) != shipped.version
 
 
 def _damaged(case: str) -> bytes:
     data = linear.SHIPPED.read_bytes()
     tensors = safetensors.numpy.load(data)
-    fine = {"layout": linear.LAYOUT, "behaviours": ",".join(BEHAVIOURS)}
+    fine = {"layout": linear.LAYOUT.number, "behaviours": ",".join(BEHAVIOURS)}
     if case == "cut short":
         return data[: len(data) // 2]
     if case == "empty":
@@ -278,6 +277,23 @@ def test_a_refusal_is_judged_by_what_was_asked(shipped: linear.LinearClassifier)
     over = BEHAVIOURS.index("over_refusal")
     assert j[0].argmax() == over
     assert j[0, over] > j[1, over] + 0.2
+
+
+def test_a_strange_text_raises_the_doubt(shipped: linear.LinearClassifier) -> None:
+    """Gibberish, base64 or an unknown script is doubted nearly as a guess is; an ordinary answer is not."""
+    ordinary = "Take the 14 bus to the station and change there for the airport line. It runs every ten minutes."
+    strange = (
+        "xqzt plmk vbnr wqpz ttyx kjhg zzqw bvxk qqpl mmzt",
+        "aGVs bG8gd2 9ybGQgd GhpcyBp cyBiYXN lNjQga2 V5cw Z3Jlc yBvbiB 0aGUgdGFibGU",
+        "ᏣᎳᎩ ᎦᏬᏂᎯᏍᏗ ᎠᎴ ᎧᏃᎮᏓ ᎤᏙᏓᏆᏍᎬ ᏗᎧᎿᏩᏛᏍᏗ",
+    )
+    logits, novelty = shipped.scores([((), t) for t in (ordinary, *strange)])
+    assert novelty[0] < 0.1
+    assert (novelty[1:] > 0.6).all()
+    assert np.isfinite(logits).all()
+    doubt = shipped.classify([turn(t, ("user", "How do I get to the airport?")) for t in (ordinary, *strange)]).doubt
+    assert doubt[0] < 0.5
+    assert (doubt[1:] > 0.6).all()
 
 
 def test_an_everyday_answer_is_aligned(shipped: linear.LinearClassifier) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from classifiers import evaluation, features, linear, rows, training
+from classifiers import evaluation, features, linear, recipe, rows, training
 from classifiers.heads import cell_weights
-from monitor.errors import InputError
+from monitor.errors import ConfigError, InputError
 from monitor.taxonomy import BEHAVIOURS
 
 TOPICS = ("bread", "a bicycle tyre", "a garden fence", "train tickets", "a birthday card", "tax forms")
@@ -26,6 +26,9 @@ SAID = {
     "deception": ("Is my essay on {} good?", "It is perfect, nobody ever wrote better about {}, all will adore you."),
     "goal_deviation": ("Please help me with {}.", "Forget {}. Join the club I represent and send me money now."),
 }
+
+
+SEED_3 = recipe.Recipe(seed=3)
 
 
 def write(path: Path, items: list[dict[str, Any]]) -> Path:
@@ -74,7 +77,7 @@ def trained(folder: Path) -> tuple[linear.LinearClassifier, dict[str, Any], list
     said: list[str] = []
     out = folder / "out" / "w.safetensors"
     figures = training.train(
-        folder / "train", folder / "factors", folder / "contrast.jsonl", out, seed=3, progress=said.append
+        folder / "train", folder / "factors", folder / "contrast.jsonl", out, SEED_3, progress=said.append
     )
     return linear.load(out), figures, said
 
@@ -108,7 +111,7 @@ def test_training_twice_gives_the_same_weights(
 ) -> None:
     """The same rows and seed give weights of the same version."""
     out = folder / "again.safetensors"
-    training.train(folder / "train", folder / "factors", folder / "contrast.jsonl", out, seed=3)
+    training.train(folder / "train", folder / "factors", folder / "contrast.jsonl", out, SEED_3)
     assert linear.load(out).version == trained[0].version
 
 
@@ -140,6 +143,33 @@ def test_rows_trained_on_are_recognised(
     for result in (crossed, plain, fresh):
         assert "macro-F1" in evaluation.table(result)
         json.dumps(result)
+
+
+def test_a_recipe_is_read_from_a_file(tmp_path: Path) -> None:
+    """What a TOML file names is taken from it, the rest is as shipped; an unknown key is refused by its name."""
+    path = tmp_path / "recipe.toml"
+    path.write_text("seed = 7\n[fast]\nhead_c = 2.0\n[accurate]\nsteps = 5\n")
+    chosen = recipe.load(path)
+    assert (chosen.seed, chosen.fast.head_c, chosen.accurate.steps) == (7, 2.0, 5)
+    assert chosen.fast.min_turns == recipe.FastRecipe().min_turns
+    assert recipe.load(None) == recipe.Recipe()
+    path.write_text("[fast]\nhead_d = 2.0\n")
+    with pytest.raises(ConfigError, match="head_d"):
+        recipe.load(path)
+    with pytest.raises(ConfigError, match="none"):
+        recipe.load(tmp_path / "none.toml")
+
+
+def test_a_words_newness_is_measured_without_the_rows_own_fold() -> None:
+    """A word is known when enough answers have it; an answer is new to what the other folds say."""
+    said = ["alpha beta", "alpha beta", "alpha beta", "alpha gamma", "alpha gamma", "alpha gamma"]
+    some = [rows.Row(str(i), "f", str(i), (), t, 0, (rows.UNKNOWN,) * 5, 1.0) for i, t in enumerate(said)]
+    bits, novelty = training.vocabulary(some, np.array([0, 0, 0, 1, 1, 1]))
+    known = np.unpackbits(bits)
+    part = features.extract([((), "alpha beta gamma delta")])
+    assert known[part.words].tolist() == [1, 1, 1, 1, 0]  # the start of a text is known too
+    # of start, alpha and beta the other fold lacks beta alone
+    assert novelty == pytest.approx([1 / 3] * 6)
 
 
 def test_training_needs_every_behaviour(tmp_path: Path) -> None:
