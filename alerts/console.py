@@ -55,20 +55,31 @@ def show_summary(summary: dict[str, Any], console: Console) -> None:
             console,
             ("drifted: ", "bold red"),
             ", ".join(map(text, drifted)),
-            f" ({firing} alert(s) firing)",
+            f" ({firing} alert(s) firing{_paging(summary)})",
         )
     else:
         line(console, "no alert")
+
+
+def _paging(summary: dict[str, Any]) -> str:
+    severities = [a.get("severity") for a in summary["alerts"] if a["state"] == "firing"]
+    listed = severities.count("ticket")
+    return f": {severities.count('page')} page, {listed} listed" if listed else ""
 
 
 def show_alert(alert: dict[str, Any], console: Console) -> None:
     """An alert in a few lines: what, since when, and where to look."""
     state = "" if alert["state"] == "firing" else f", resolved {when(alert['resolved_at'])}"
     raised = when(alert["raised_at"])
-    line(console, "  ", ("ALERT", "bold red"), f" {alert['rule']} on {text(alert['series'])}, raised {raised}{state}")
+    severity = alert.get("severity")
+    listed = ": listed, does not page" if severity == "ticket" else f": {text(severity)}" if severity else ""
+    rule = f" {alert['rule']} on {text(alert['series'])}, raised {raised}{state}{listed}"
+    line(console, "  ", ("ALERT", "bold red"), rule)
     low, high = alert["onset_interval"]
     line(console, f"    onset {when(alert['onset'])} (90 %: {when(low)} to {when(high)})")
     line(console, f"    {alert['reason']}")
+    if "ended" in alert["values"]:
+        line(console, f"    ended by a person: {text(alert['values']['ended'])}")
     _show_turns(alert["telling_turns"], console)
     for part in alert["values"]["joined"]:
         line(console, f"    joined {when(part['at'])}: {part['reason']}")
@@ -96,6 +107,8 @@ def _show_series(s: dict[str, Any], console: Console) -> None:
         learned = f"{baseline['turns']} of {baseline['of_turns']} turns"
         hours = f"{baseline['hours']:.0f} of {baseline['of_hours']:.0f} h"
         line(console, (f"  baseline still learning: {learned}, {hours}; nothing can be called drift yet", "yellow"))
+    if baseline.get("warning"):
+        line(console, (f"  baseline: {baseline['warning']}", "yellow"))
     if now is not None:
         slope = now["dS_dt"]
         line(
@@ -103,6 +116,9 @@ def _show_series(s: dict[str, Any], console: Console) -> None:
             f"  last {now['window_hours']} h ({now['n']:,} turns): S {_interval(now['S'])} nats, "
             f"dS/dt {slope['value']:+.3f} ± {slope['error']:.3f} nats/day, misaligned {_share(now['misaligned'])}",
         )
+        if now.get("labelled"):
+            line(console, f"  {now['labelled']['line']}")
+        line(console, f"  alignment work: {now['alignment_work']['line']}")
         table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 2))
         table.add_column("behaviour")
         frozen = baseline["state"] == "frozen"

@@ -8,17 +8,27 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
 from operator import add
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
 
 from monitor.baseline import Baseline
-from monitor.buckets import FEATURES, Bucket, Sums
+from monitor.buckets import Bucket, Sums
+from monitor.detectors import SIGNALS
 from monitor.entropy import Interval, Mixture, Quantifier, interval
 from monitor.taxonomy import ALIGNED, BEHAVIOURS
 from monitor.trajectory import Alarm, onset_of
 from monitor.transcript import time_of
 
-VALUE_DRIFT = "value_drift"
+VALUE_DRIFT: Final = "value_drift"
 """The rule of the sequential detectors."""
+RISE, FALL, SWAP, COLLAPSE = "rise", "fall", "swap", "collapse"
+"""Kinds of change."""
+ROSE, FELL = "rose", "fell"
+COLLAPSED: Final = 0.9
+"""A non-aligned behaviour that rose to this share is what the series has collapsed onto."""
+ALL_ALIGNED: Final = 0.95
+"""So is aligned from here on; a healthy series is nearly that to begin with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,62 +51,110 @@ def explain(
     history: Sequence[Bucket],
     quantifier: Quantifier,
     false_alarm_every_days: float,
-    known: Collection[str] = (),
+    known: Collection[tuple[str, str]] = (),
 ) -> Finding | None:
     """Say what an alarm found; None when it is the repetition of an alarm whose behaviours are all known.
 
     Parameters
     ----------
     history : buckets of the series from `alarm.armed_from` to the alarm's, one a minute, in time order.
-    known : behaviours that firing alerts of the series name already.
+    known : behaviours that firing alerts of the series name already, and which way they moved (`known_moves`).
     """
     recent = [b for b in history if b.minute >= alarm.rearmed_from]
     onset = onset_of(recent, max(alarm.armed_from, alarm.rearmed_from), baseline)
     change = _changes(quantifier, baseline.sums, total(recent[onset.at :]))
-    risen = sorted(range(1, len(BEHAVIOURS)), key=lambda k: change[k].mean, reverse=True)
-    # beside the behaviour that rose most, name every other whose rise cannot be chance alone
-    named = [k for i, k in enumerate(risen) if (i == 0 and not alarm.again) or change[k].low > 0]
-    named = [k for k in named if BEHAVIOURS[k] not in known]
+    named = [k for k in _moved(alarm, change) if (BEHAVIOURS[k], _way(change[k])) not in known]
     if not named:
         return None
     if alarm.again:
         # what joins an earlier drift may have begun with it: look at its own features, from the beginning
         recent = list(history)
-        onset = onset_of(recent, alarm.armed_from, baseline, [FEATURES.index(BEHAVIOURS[k]) for k in named])
+        onset = onset_of(recent, alarm.armed_from, baseline, named)
         change = _changes(quantifier, baseline.sums, total(recent[onset.at :]))
     before, after = quantifier.estimate(baseline.sums), quantifier.estimate(total(recent[onset.at :]))
     since = time_of(recent[onset.at].minute)
-    moved = "; ".join(f"{BEHAVIOURS[k]} {_moved(before.shares[k], after.shares[k], change[k])}" for k in named)
+    kind, headline, telling = _kind(named, change, after)
+    moved = "; ".join(f"{BEHAVIOURS[k]} {_told(before.shares[k], after.shares[k], change[k])}" for k in named)
+    aligned = f"aligned {_told(before.shares[ALIGNED], after.shares[ALIGNED], change[ALIGNED])}"
     reason = (
-        f"{moved}; since {since:%Y-%m-%d %H:%M} UTC; "
-        f"aligned {_moved(before.shares[ALIGNED], after.shares[ALIGNED], change[ALIGNED])}; "
+        f"{headline}{moved}; since {since:%Y-%m-%d %H:%M} UTC; {aligned}; "
         f"S from {before.entropy.mean:.2f} to {after.entropy.mean:.2f} nats; "
         f"false alarms at most one in {false_alarm_every_days:g} days"
     )
     return Finding(
         rule=VALUE_DRIFT,
-        behaviour=BEHAVIOURS[named[0]],
+        behaviour=BEHAVIOURS[telling],
         raised_at=time_of(alarm.at + 1),
         onset=since,
         onset_lo=time_of(recent[onset.low].minute),
         onset_hi=time_of(recent[onset.high].minute),
         reason=reason,
         values={
+            "kind": kind,
+            "better": kind in (FALL, COLLAPSE) and change[ALIGNED].low > 0,
             "before": mixture_values(before),
             "after": mixture_values(after),
             "moved": [BEHAVIOURS[k] for k in named],
+            "directions": {BEHAVIOURS[k]: _way(change[k]) for k in named},
             "change": {b: interval_values(c) for b, c in zip(BEHAVIOURS, change, strict=True)},
-            "detector": dict(zip(FEATURES, (round(s, 4) for s in alarm.feature_shares), strict=True)),
+            "detector": {s: round(x, 4) for s, x in zip(SIGNALS, alarm.signal_shares, strict=True) if x >= 0.00005},
             "evidence": round(alarm.evidence, 4),
             "false_alarm_every_days": false_alarm_every_days,
         },
     )
 
 
+def _moved(alarm: Alarm, change: Sequence[Interval]) -> list[int]:
+    """The non-aligned behaviours that an alarm is about, the most telling one first.
+
+    All whose rise cannot be chance alone; beside them a fall only where it makes up half of what rose, for when one
+    behaviour takes all, the others give way. Where none rose for sure, the falls; where nothing is sure, what the
+    detectors' evidence is on.
+    """
+    by_rise = sorted(range(1, len(BEHAVIOURS)), key=lambda k: change[k].mean, reverse=True)
+    rises = [k for k in by_rise if change[k].low > 0]
+    falls = [k for k in reversed(by_rise) if change[k].high < 0]
+    if rises:
+        lost = 0.5 * sum(change[k].mean for k in rises)
+        return rises + ([] if alarm.again else [k for k in falls if -change[k].mean >= lost])
+    leading = SIGNALS[int(np.argmax(alarm.signal_shares))]
+    fell = leading.endswith((" fell", f"onto {BEHAVIOURS[ALIGNED]}"))
+    if fell and falls:
+        return falls
+    if alarm.again:
+        return []
+    return [by_rise[-1]] if fell else [by_rise[0]]
+
+
+def _kind(named: Sequence[int], change: Sequence[Interval], after: Mixture) -> tuple[str, str, int]:
+    """The kind of a change, how its reason begins, and the behaviour whose turns show it."""
+    most = int(after.p.argmax())
+    if after.p[most] >= (ALL_ALIGNED if most == ALIGNED else COLLAPSED) and change[most].low > 0:
+        return COLLAPSE, f"collapse onto {BEHAVIOURS[most]}: ", most
+    rises = [k for k in named if change[k].mean >= 0]
+    falls = [k for k in named if change[k].mean < 0]
+    if rises and falls:
+        names = (" and ".join(BEHAVIOURS[k] for k in ks) for ks in (falls, rises))
+        return SWAP, "swap of {} for {}: ".format(*names), rises[0]
+    if rises:
+        return RISE, "", rises[0]
+    return FALL, "", int(np.argmax([c.mean for c in change]))
+
+
+def known_moves(values: dict[str, Any]) -> set[tuple[str, str]]:
+    """Which behaviours an alert and what joined it name, and which way each moved."""
+    return {
+        (behaviour, part.get("directions", {}).get(behaviour, ROSE))
+        for part in (values, *values["joined"])
+        for behaviour in part["moved"]
+    }
+
+
 def joined_values(finding: Finding, telling_turns: list[dict[str, Any]]) -> dict[str, Any]:
     """What joined an alert that stands, as plain values."""
     return {
         "moved": finding.values["moved"],
+        "directions": finding.values["directions"],
         "at": finding.raised_at.isoformat(),
         "onset": finding.onset.isoformat(),
         "onset_interval": [finding.onset_lo.isoformat(), finding.onset_hi.isoformat()],
@@ -135,12 +193,19 @@ def interval_values(x: Interval) -> dict[str, float]:
     return {"mean": round(x.mean, 5), "low": round(x.low, 5), "high": round(x.high, 5)}
 
 
-def _moved(before: Interval, after: Interval, change: Interval) -> str:
-    """`up 24 points (12 to 37), from 1 % to 25 %`."""
-    way = "up" if change.mean >= 0 else "down"
+def _way(change: Interval) -> str:
+    return ROSE if change.mean >= 0 else FELL
+
+
+def _told(before: Interval, after: Interval, change: Interval) -> str:
+    """`rose 24.0 points (12.0 to 37.0), from 1.0 % (0.2-2.3) to 25.0 % (14.0-36.1)`."""
     low, high = sorted((abs(change.low), abs(change.high))) if change.low * change.high > 0 else (0.0, 0.0)
     size = f"{100 * abs(change.mean):.1f} points"
     sure = (
         f" ({100 * low:.1f} to {100 * high:.1f})" if high else f" ({100 * change.low:+.1f} to {100 * change.high:+.1f})"
     )
-    return f"{way} {size}{sure}, from {100 * before.mean:.1f} % to {100 * after.mean:.1f} %"
+    return f"{_way(change)} {size}{sure}, from {_share(before)} to {_share(after)}"
+
+
+def _share(x: Interval) -> str:
+    return f"{100 * x.mean:.1f} % ({100 * x.low:.1f}-{100 * x.high:.1f})"

@@ -199,6 +199,12 @@ class Sums:
         """(5, levels) turns by feature and level."""
         return self.values[_LEVELS].reshape(len(FEATURES), len(LEVELS))
 
+    def feature_means(self) -> Floats:
+        """(5,) means of the features as rounded to levels. Raises ValueError when there are no turns."""
+        if not self.n:
+            raise ValueError("no turns in this window")
+        return np.asarray(self.level_counts() @ LEVELS / self.n)
+
     def pack(self) -> bytes:
         """Compact bytes for the store: most counts are small, and small integers take one byte."""
         return msgspec.msgpack.encode(self.values.tolist())

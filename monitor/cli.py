@@ -19,7 +19,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from alerts.console import SHOWN_DEAD_LETTERS, show_alert, show_summary
 from classifiers.api import Classifier
 from monitor import config as configuration
-from monitor.errors import ValueDriftError
+from monitor.baseline_cli import baseline as baseline_commands
+from monitor.errors import ConfigError, ValueDriftError
 from monitor.ingest import Ingest
 from monitor.store import reads
 from monitor.store.database import open_engine, open_store, shown, upgrade, versions
@@ -68,6 +69,9 @@ def _load(context: click.Context, **options: Any) -> configuration.Config:
     """Settings with command-line options on top; an option is named section__key."""
     pairs = {(name.split("__")[0], name.split("__")[1]): value for name, value in options.items()}
     return configuration.load(context.obj, os.environ, pairs)
+
+
+cli.add_command(baseline_commands, "baseline")
 
 
 _db = click.option("--db", "url", metavar="URL", help="Database [sqlite:///valuedrift.db].")
@@ -279,15 +283,34 @@ def classify(context: click.Context, source: str, tier: str | None) -> None:
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="A labelled file or a directory of them.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line of stdout.")
 @click.option("--weights-only", is_flag=True, help="Measure the shipped weights even on what they were trained on.")
-@_tier
-def evaluate(data: Path, as_json: bool, weights_only: bool, tier: str | None) -> None:
-    """Measure the classifier on labelled turns.
+@click.option(
+    "--tier", type=click.Choice(["fast", "accurate", "cascade", "all"]), help="What judges; all: compare them [fast]."
+)
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw a reliability diagram: .png, .svg or .pdf.")
+@click.option("--card", type=click.Path(path_type=Path), help="Write the figures as a page in markdown.")
+def evaluate(
+    data: Path, as_json: bool, weights_only: bool, tier: str | None, plot: Path | None, card: Path | None
+) -> None:
+    """Measure the classifier on labelled turns, in all and by source, script, length and depth, with 90 % intervals.
 
     On the data it was trained on, the figures are cross-validated by group, and by leaving whole sources out.
     """
+    from classifiers.card import page
     from classifiers.evaluation import run_evaluation, table
 
+    if plot is not None:
+        from monitor.plot import check_path
+
+        check_path(plot)
+    if card is not None and not card.parent.is_dir():
+        raise ConfigError(f"--card {card}: the folder {card.parent} does not exist")
     result = run_evaluation(data, weights_only=weights_only, progress=_say, tier=tier or "fast")
+    if plot is not None:
+        from classifiers.reliability import draw
+
+        draw(result["reliability"], plot)
+    if card is not None:
+        card.write_text(page(result), encoding="utf-8")
     if as_json:
         click.echo(msgspec.json.encode(result))
     else:
@@ -299,24 +322,40 @@ def evaluate(data: Path, as_json: bool, weights_only: bool, tier: str | None) ->
 @click.option("--factors", type=click.Path(path_type=Path), help="Directory of factor labels (requests, refusals).")
 @click.option("--check", type=click.Path(path_type=Path), help="Labelled turns to measure on, never trained on.")
 @click.option("--out", type=click.Path(path_type=Path), help="Weights file to write [the shipped one].")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--config", "recipe", type=click.Path(path_type=Path), help="TOML file of a recipe [the shipped one].")
+@click.option("--seed", type=int, help="Of everything drawn [the recipe's].")
+@click.option("--keep", type=click.Path(path_type=Path), help="Directory by which an accurate training is resumed.")
 @click.option("--tier", type=click.Choice(["fast", "accurate"]), default="fast", show_default=True)
-def train(data: Path, factors: Path | None, check: Path | None, out: Path | None, seed: int, tier: str) -> None:
+def train(
+    data: Path,
+    factors: Path | None,
+    check: Path | None,
+    out: Path | None,
+    recipe: Path | None,
+    seed: int | None,
+    keep: Path | None,
+    tier: str,
+) -> None:
     """Train, calibrate and measure a tier of the classifier, and write its weights and model card.
 
     The accurate tier is built on the fast one: train that first.
     """
+    from classifiers.recipe import load
+    from classifiers.rows import CONTRAST_FILE
+
+    chosen = load(recipe)
+    if seed is not None:
+        chosen = msgspec.structs.replace(chosen, seed=seed)
     if tier == "accurate":
         from classifiers.accurate import SHIPPED as ACCURATE
         from classifiers.accurate_training import train_accurate
-        from classifiers.training import CONTRAST
 
-        train_accurate(data, factors, CONTRAST, out or ACCURATE, seed=seed, progress=_say, transcripts=check)
+        train_accurate(data, factors, CONTRAST_FILE, out or ACCURATE, chosen, _say, check, keep)
         return
-    from classifiers.training import CONTRAST, SHIPPED
+    from classifiers.linear import SHIPPED
     from classifiers.training import train as run_training
 
-    run_training(data, factors, CONTRAST, out or SHIPPED, seed=seed, progress=_say, transcripts=check)
+    run_training(data, factors, CONTRAST_FILE, out or SHIPPED, chosen, progress=_say, transcripts=check)
 
 
 def _say(message: str) -> None:

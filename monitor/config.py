@@ -54,11 +54,21 @@ class Monitor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a baseline is learned from: turns, hours or days, both, or a range (monitor.baseline.BaselineRule)."""
     false_alarm_every: str = "90d"
     """Promised mean time between false alarms of one series, in hours (h) or days (d)."""
+    page_every: str = "30d"
+    """Promised mean time between false pages of all series together; other alerts are listed (docs/alerts.md)."""
+    entropy_above: Annotated[float, msgspec.Meta(ge=0, le=1.61)] = 0.0
+    """Alert while S of 24 h is surely above so many nats; 0 is off."""
+    entropy_rate_above: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Alert while dS/dt is surely above so many nats/day; 0 is off."""
     baseline_aligned_at_least: Annotated[float, msgspec.Meta(ge=0, le=1)] = (
         TrajectorySettings().baseline_aligned_at_least
     )
     min_window_turns: int = TrajectorySettings().min_window_turns
     trend_cell_turns: int = TrajectorySettings().trend_cell_turns
+    lambda_max_per_day: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 0.0
+    """Twice the rate at which aligned log-odds decay unheld, 1/day: gives gamma_eff and the margin; 0: not known."""
+    sigma_0: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 0.0
+    """Nats/day that S gains where no alignment work is done: gives sigma_0 - dS/dt; 0: not known."""
 
 
 class Classifier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,20 +98,29 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def trajectory(self) -> TrajectorySettings:
         """Raises ConfigError on a promise that cannot be kept."""
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([hd])\s*", self.monitor.false_alarm_every)
-        days = 0.0 if match is None else float(match[1]) / (24.0 if match[2] == "h" else 1.0)
-        if days < 1:
-            raise ConfigError(
-                f"monitor.false_alarm_every {self.monitor.false_alarm_every!r} must be a day or more, such as 90d"
-            )
+        days = _days("monitor.false_alarm_every", self.monitor.false_alarm_every, "90d")
+        page_days = _days("monitor.page_every", self.monitor.page_every, "30d")
         if self.monitor.min_window_turns < 1 or self.monitor.trend_cell_turns < 1:
             raise ConfigError("monitor.min_window_turns and monitor.trend_cell_turns must be 1 or more")
         return TrajectorySettings(
             false_alarm_every_days=days,
+            page_every_days=page_days,
+            entropy_above_nats=self.monitor.entropy_above,
+            entropy_rate_above_nats_per_day=self.monitor.entropy_rate_above,
             baseline_aligned_at_least=self.monitor.baseline_aligned_at_least,
             min_window_turns=self.monitor.min_window_turns,
             trend_cell_turns=self.monitor.trend_cell_turns,
+            lambda_max_per_day=self.monitor.lambda_max_per_day,
+            sigma_0_nats_per_day=self.monitor.sigma_0,
         )
+
+
+def _days(key: str, text: str, such_as: str) -> float:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([hd])\s*", text)
+    days = 0.0 if match is None else float(match[1]) / (24.0 if match[2] == "h" else 1.0)
+    if days < 1:
+        raise ConfigError(f"{key} {text!r} must be a day or more, such as {such_as}")
+    return days
 
 
 def load(

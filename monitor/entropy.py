@@ -7,7 +7,7 @@ mean is inverted through the classifier's confusion: E[q] = C^T p, with p on the
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Final
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.buckets import Sums
+from monitor.quantification import of_means
 from monitor.taxonomy import ALIGNED, K
 
 Floats = NDArray[np.float64]
@@ -31,6 +32,21 @@ SAMPLING_DRAWS: Final = 64
 """Draws behind the standard deviation of S from sampling alone."""
 TAILS: Final = (0.05, 0.95)
 """Quantiles of the 90 % interval."""
+NEAR_SINGULAR: Final = 100.0
+"""Condition number of a confusion from which on 1 % of sampling noise moves the shares over the whole simplex."""
+TEST_DRAWS: Final = 96
+"""Simulated windows behind one test of an entropy."""
+TEST_PLACES: Final = 9
+"""Entropies tested on either side of the estimate."""
+PURE_TAIL: Final = 0.1
+"""S = 0 stays in the interval while at least so many windows of one pure behaviour would look as mixed as this one:
+there is no error on the other side of a boundary, so all of the 10 % is spent here."""
+PURE_TAIL_GIVEN: Final = 0.075
+"""The same, where the comparison with a baseline spends the remaining 2.5 %."""
+BASELINE_ERRORS: Final = 1.96
+"""Standard errors by which a wholly aligned window may look less aligned than the baseline (2.5 % one-sided)."""
+CONTRADICTED: Final = 9.49
+"""Squared distance of a baseline from what the calibration expects of a mixture: 95 % of chi-squared with 4 degrees."""
 
 
 def entropy(p: Floats) -> Floats:
@@ -127,10 +143,11 @@ class Quantifier:
     """Estimates the mixture p of a window from the classifier's answers: C^T p = mean(q), p on the simplex.
 
     The confusion is redrawn `DRAWS` times from its calibration counts (Dirichlet rows with the rows' own spread), the
-    window's mean from a normal with the window's covariance; each pair is solved by least squares on the simplex. The
-    calibration counts are worth as much as the confusion differs from source to source, because a deployment is a
-    source never seen; `given` a healthy baseline, the draws that fit this deployment are kept
-    (docs/decisions/0005-confusion-varies-by-source.md). What depends on the confusion's draws alone is prepared once.
+    window's mean from a normal with the window's covariance; each pair is solved by least squares on the simplex, or by
+    EM where the confusion is near-singular. The calibration counts are worth as much as the confusion differs from
+    source to source, because a deployment is a source never seen; `given` a healthy baseline, the draws are made to fit
+    this deployment (docs/decisions/0005-confusion-varies-by-source.md). The interval of S is found by testing
+    (docs/decisions/0010-interval-of-s-by-testing.md). What depends on the confusion's draws alone is prepared once.
     """
 
     def __init__(self, calibration: Calibration) -> None:
@@ -138,43 +155,130 @@ class Quantifier:
         # q sums to 1, so its covariance is singular along (1, ..., 1): a ridge makes the metric proper without changing
         # the solution inside the simplex, where five unknowns fit five equations exactly whatever the metric.
         self._spread = calibration.covariance.mean(axis=0)
-        metric = np.linalg.inv(self._spread + np.eye(K) * (1e-3 + np.trace(self._spread) / K * 0.1))
-        self._pool = _FaceSolvers(_draw_confusions(calibration, rng), metric)
+        self._metric = np.linalg.inv(self._spread + np.eye(K) * (1e-3 + np.trace(self._spread) / K * 0.1))
+        self._calibration = calibration
+        self._row_covariance = np.stack([_row_covariance(calibration, y) for y in range(K)])
+        self._pool = _FaceSolvers(_draw_confusions(calibration, rng), self._metric)
         self._pool_noise = rng.standard_normal((2, POOL, K))
-        self._at_mean = _FaceSolvers(calibration.mean[None], metric)
-        self._keep(np.arange(DRAWS))
+        self._pool_starts = rng.dirichlet(np.ones(K), size=POOL)
+        self._shrink = np.where(np.arange(POOL) % 2, rng.random(POOL), 1.0)
+        self._baseline: Sums | None = None
+        which = np.arange(DRAWS)
+        self._keep(self._pool.only(which), which)
+        self._alone = self
 
-    def _keep(self, which: NDArray[np.int64]) -> None:
-        self._solvers = self._pool.only(which)
-        self._noise = self._pool_noise[:, which]
+    def _keep(self, solvers: _FaceSolvers, which: NDArray[np.int64]) -> None:
+        self._solvers = solvers
+        self._noise, self._starts = self._pool_noise[:, which], self._pool_starts[which]
+        self._at_mean = _FaceSolvers(solvers.confusions.mean(axis=0, keepdims=True), self._metric)
 
     def given(self, baseline: Sums, aligned_at_least: float) -> Quantifier:
         """For the deployment whose baseline this is, on the assumption that the baseline is healthy.
 
-        Keeps the draws of the confusion under which the baseline's aligned share is at least `aligned_at_least`. When
-        fewer than `FEWEST_DRAWS` do, the assumption is not tenable and nothing is assumed.
+        The baseline is inverted under each draw of the confusion; half of the mixtures are moved towards wholly aligned
+        by a random part of the way, since five shares that cannot be negative are scattered away from it. Those with an
+        aligned share of at least `aligned_at_least` that the calibration does not contradict are kept, and each draw is
+        changed as little as makes it explain the baseline by its mixture. When fewer than `FEWEST_DRAWS` are left the
+        assumption is not tenable and nothing is assumed.
         """
-        p = self._pool.solve(self._means(baseline, self._pool_noise[0]))
-        fitting = np.flatnonzero(p[:, ALIGNED] >= aligned_at_least)
+        u = self._means(baseline, self._pool_noise[0])
+        solved = self._solve(self._pool, u, self._pool_starts)
+        if (solved[:, ALIGNED] >= aligned_at_least).sum() < FEWEST_DRAWS:
+            return self
+        pure = np.eye(K)[ALIGNED]
+        p = pure + self._shrink[:, None] * (solved - pure)
+        expected = p @ self._calibration.mean
+        variance = np.einsum("by,ykl->bkl", p**2, self._row_covariance) + np.eye(K) * 1e-6
+        sampling = baseline.mean_covariance(self._spread, PRIOR_TURNS)
+        away = u - expected
+        distance = (away * np.linalg.solve(variance + sampling, away[:, :, None])[:, :, 0]).sum(axis=1)
+        fitting = np.flatnonzero((p[:, ALIGNED] >= aligned_at_least) & (distance <= CONTRADICTED))[:DRAWS]
         if len(fitting) < FEWEST_DRAWS:
             return self
+        # what the draw leaves unexplained goes to the rows in proportion to their share and their uncertainty (the
+        # conditional draw of a normal vector: Matheron's rule)
+        c, p = self._pool.confusions[fitting], p[fitting]
+        unexplained = u[fitting] - np.einsum("byk,by->bk", c, p)
+        pull = np.linalg.solve(variance[fitting], unexplained[:, :, None])[:, :, 0]
+        c = np.maximum(c + p[:, :, None] * np.einsum("ykl,bl->byk", self._row_covariance, pull), 1e-4)
         other = copy(self)
-        other._keep(fitting[:DRAWS])
+        other._baseline = baseline
+        other._alone = self._alone
+        other._keep(_FaceSolvers(c / c.sum(axis=2, keepdims=True), self._metric), fitting)
         return other
 
     def estimate(self, sums: Sums) -> Mixture:
         """Mixture of the turns in `sums`. Deterministic. Raises ValueError when there are none."""
         q = self._means(sums, self._noise[0])
-        p = self._solvers.solve(q)
-        s = entropy(p)
+        p = self._solve(self._solvers, q, self._starts)
+        s = interval(entropy(p))
+        low, high, pure = self._tested(sums)
+        shares = [interval(p[:, k]) for k in range(K)]
+        if pure is not None:
+            shares = [replace(x, high=1.0) if k == pure else replace(x, low=0.0) for k, x in enumerate(shares)]
+        aligned = shares[ALIGNED]
         return Mixture(
             n=sums.n,
             effective_n=sums.effective_n,
-            shares=tuple(interval(p[:, k]) for k in range(K)),
-            entropy=interval(s),
+            shares=tuple(shares),
+            entropy=Interval(s.mean, min(low, s.mean), max(high, s.mean)),
             entropy_sd=float(entropy(self._at_mean.solve(q[:SAMPLING_DRAWS])).std(ddof=1)),
-            misaligned=interval(1.0 - p[:, ALIGNED]),
+            misaligned=Interval(1.0 - aligned.mean, 1.0 - aligned.high, 1.0 - aligned.low),
         )
+
+    def _tested(self, sums: Sums) -> tuple[float, float, int | None]:
+        """The 90 % interval of S, and the behaviour that may be all there is.
+
+        Mixtures on the way from the estimate to the nearest pure behaviour, and to all behaviours alike, are tested:
+        each is answered as the draws of the confusion and of sampling would have it, and estimated. S is in the
+        interval when at least 5 % of these estimates are as far out as the window's (test inversion along a path:
+        DiCiccio and Romano 1990).
+        """
+        found = self._at_mean.solve(sums.mean()[None])[0]
+        pure = int(found.argmax())
+        x = np.linspace(0.0, 1.0, TEST_PLACES)[:, None] ** 2
+        down = found + x * (np.eye(K)[pure] - found)
+        up = found + x * (1.0 / K - found)
+        seen = float(entropy(found))
+        answers = self._answers(sums, np.concatenate([down, up]))
+        # 0 to 1 in steps of 1 / TEST_DRAWS, by place
+        above = (answers >= seen - 1e-9).mean(axis=1)[:TEST_PLACES]
+        below = (answers <= seen + 1e-9).mean(axis=1)[TEST_PLACES:]
+        low = _crossing(entropy(down), above)
+        high = _crossing(entropy(up), below)
+        if self._may_be_pure(sums, pure, above[-1]):
+            return 0.0, high, pure
+        return low, high, None
+
+    def _answers(self, sums: Sums, mixtures: Floats) -> Floats:
+        """(places, TEST_DRAWS) entropies that windows like this one, of these mixtures, would be given."""
+        noise = self._means(sums, self._noise[1][:TEST_DRAWS]) - sums.mean()
+        simulated = np.einsum("byk,my->mbk", self._solvers.confusions[:TEST_DRAWS], mixtures) + noise
+        solved = self._at_mean.solve(simulated.reshape(-1, K))
+        return entropy(solved).reshape(len(mixtures), -1)
+
+    def _may_be_pure(self, sums: Sums, pure: int, above: float) -> bool:
+        """Whether the answers allow that nothing but this behaviour is in the window.
+
+        A wholly aligned window looks as aligned as its deployment can; it cannot look less so than the baseline.
+        """
+        if self._baseline is None or pure != ALIGNED:
+            return bool(above >= PURE_TAIL)
+        error = sum(s.mean_covariance(self._spread, PRIOR_TURNS)[ALIGNED, ALIGNED] for s in (sums, self._baseline))
+        if sums.mean()[ALIGNED] < self._baseline.mean()[ALIGNED] - BASELINE_ERRORS * np.sqrt(error):
+            return False
+        alone = self._alone
+        seen = float(entropy(alone._at_mean.solve(sums.mean()[None])[0]))
+        return bool((alone._answers(sums, np.eye(K)[[ALIGNED]]) >= seen - 1e-9).mean() >= PURE_TAIL_GIVEN)
+
+    @staticmethod
+    def _solve(solvers: _FaceSolvers, q: Floats, starts: Floats) -> Floats:
+        """(draws, 5) mixtures: by faces, or by EM from a random start where the confusion is near-singular."""
+        p = solvers.solve(q)
+        weak = solvers.near_singular
+        if weak.any():
+            p[weak] = of_means(solvers.confusions[weak], q[weak], starts[weak])
+        return p
 
     def changes(self, before: Sums, after: Sums) -> Floats:
         """(draws, 5) changes of the shares from one window to another, under the same draw of the confusion each.
@@ -182,15 +286,25 @@ class Quantifier:
         Whatever the classifier gets wrong in the same way in both windows cancels, so a change is known better than the
         difference of two intervals would have it.
         """
-        later = self._solvers.solve(self._means(after, self._noise[1]))
-        return later - self._solvers.solve(self._means(before, self._noise[0]))
+        later = self._solve(self._solvers, self._means(after, self._noise[1]), self._starts)
+        return later - self._solve(self._solvers, self._means(before, self._noise[0]), self._starts)
+
+    def inverted(self, mean: Floats, covariance: Floats) -> Floats:
+        """(draws, 5) mixtures behind a mean answer (5,) of this classifier known with a covariance (5, 5).
+
+        For a mean that was not taken over all turns, such as the accurate tier's by prediction-powered inference.
+        """
+        return self._solve(self._solvers, mean + self._noise[0] @ _root(covariance).T, self._starts)
 
     def _means(self, sums: Sums, noise: Floats) -> Floats:
         """(draws, 5) redrawn means of the probabilities."""
-        mean = sums.mean()
-        values, vectors = np.linalg.eigh(sums.mean_covariance(self._spread, PRIOR_TURNS))
-        root = vectors * np.sqrt(np.maximum(values, 0.0))
-        return np.asarray(mean + np.einsum("bj,ij->bi", noise, root))
+        return np.asarray(sums.mean() + noise @ _root(sums.mean_covariance(self._spread, PRIOR_TURNS)).T)
+
+
+def _root(covariance: Floats) -> Floats:
+    """(5, 5) matrix A with A A^T = covariance, which may be singular."""
+    values, vectors = np.linalg.eigh(covariance)
+    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
 
 
 def _draw_confusions(calibration: Calibration, rng: np.random.Generator) -> Floats:
@@ -219,6 +333,25 @@ def _dirichlet_parameters(calibration: Calibration, y: int) -> Floats:
     return np.asarray(c * max(worth, 2.0), dtype=np.float64)
 
 
+def _row_covariance(calibration: Calibration, y: int) -> Floats:
+    """(5, 5) covariance of row y between the draws of the confusion."""
+    a = _dirichlet_parameters(calibration, y)
+    c = a / a.sum()
+    return np.asarray((np.diag(c) - np.outer(c, c)) / (a.sum() + 1.0))
+
+
+def _crossing(entropies: Floats, tails: Floats) -> float:
+    """The entropy at which the tail falls below 5 %, between the places tested; the last one's when it never does."""
+    out = np.flatnonzero(tails < TAILS[0])
+    if not len(out):
+        return float(entropies[-1])
+    i = int(out[0])
+    if i == 0:
+        return float(entropies[0])
+    part = (tails[i - 1] - TAILS[0]) / (tails[i - 1] - tails[i])
+    return float(entropies[i - 1] + part * (entropies[i] - entropies[i - 1]))
+
+
 class _FaceSolvers:
     """Least squares on the simplex for many fixed matrices and one metric, with everything but q factored in advance.
 
@@ -227,6 +360,8 @@ class _FaceSolvers:
     """
 
     def __init__(self, confusions: Floats, metric: Floats) -> None:
+        self.confusions = confusions
+        self.near_singular = np.linalg.cond(confusions) > NEAR_SINGULAR
         self._root = np.linalg.cholesky(metric).T  # cost = |root (q - a p)|^2
         matrices = np.swapaxes(confusions, 1, 2)  # (B, k, y): mean(q) = matrix @ p
         self._whitened = self._root @ matrices
@@ -249,17 +384,20 @@ class _FaceSolvers:
     def only(self, which: NDArray[np.int64]) -> _FaceSolvers:
         """The same for some of the matrices."""
         other = copy(self)
+        other.confusions, other.near_singular = self.confusions[which], self.near_singular[which]
         other._whitened = self._whitened[which]
         other._gain, other._offset = self._gain[:, which], self._offset[:, which]
         return other
 
     def solve(self, q: Floats) -> Floats:
         """(B, 5) means, one for each matrix (or any number for a single one) -> (B, 5) mixtures."""
-        one = len(self._whitened) == 1
-        gain, offset, whitened = (x[:, 0] if one else x for x in (self._gain, self._offset, self._whitened[None]))
-        p = np.einsum("fij,bj->fbi" if one else "fbij,bj->fbi", gain, q) + (offset[:, None] if one else offset)
-        fitted = np.einsum("ij,fbj->fbi" if one else "bij,fbj->fbi", whitened[0], p)
-        residual = np.einsum("ij,bj->bi", self._root, q) - fitted
+        if len(self._whitened) == 1:  # a plain product is several times as fast as einsum
+            p = q @ np.swapaxes(self._gain[:, 0], 1, 2) + self._offset
+            fitted = p @ self._whitened[0].T
+        else:
+            p = np.einsum("fbij,bj->fbi", self._gain, q) + self._offset
+            fitted = np.einsum("bij,fbj->fbi", self._whitened, p)
+        residual = q @ self._root.T - fitted
         cost = (residual * residual).sum(axis=2)
         cost = np.where((p >= -1e-9).all(axis=2), cost, np.inf)
         best = cost.argmin(axis=0)

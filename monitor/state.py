@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from monitor.baseline import Baseline
 from monitor.buckets import Sums
-from monitor.detectors import EDetector
+from monitor.detectors import COMPONENTS, EDetector
 from monitor.drift import Trend
 
 
@@ -35,12 +35,46 @@ class SeriesState:
     """Minute of the first alarm that has not recovered yet."""
     rearm_at: int = 0
     """The detectors rest until this minute: an alarm is not repeated at once."""
+    standing: EDetector | None = None
+    """The detectors of the first alarm that has not recovered, gathering evidence on: how sure the alert is by now."""
     trend: Trend = field(default_factory=Trend)
     cell: Sums = field(default_factory=Sums.zero)
     """Turns that the trend has not taken in yet."""
     cell_from: int = 0
     cell_moment: int = 0
     """Sum of turns x minutes since cell_from: the cell's time is its turns' mean minute."""
+    earlier: Sums | None = None
+    """The first half of `learning`, once it is full; the second is compared with it."""
+    later_from: int = 0
+    """Minute at which the second half begins."""
+    extensions: int = 0
+    """How often learning was made twice as long because its traffic was changing."""
+    rule: str | None = None
+    """Rule of this learning alone (monitor.baseline.BaselineRule), given when it was asked for."""
+    relearn_reason: str | None = None
+    """Why the series learns anew; None when it learns for the first time."""
+
+    def relearn(self, reason: str, rule: str | None) -> None:
+        """Let go of the baseline, and of an alarm that stands; learn from the next bucket on."""
+        self.baseline = None
+        self._begin_learning()
+        self._arm(self.next_minute)
+        self.rule, self.relearn_reason = rule, reason
+
+    def adopt(self, baseline: Baseline, armed_from: int) -> None:
+        """Compare with this baseline from a minute on."""
+        self.baseline = baseline
+        self._begin_learning()
+        self._arm(armed_from)
+
+    def _begin_learning(self) -> None:
+        self.learning, self.learning_from = Sums.zero(), None
+        self.earlier, self.later_from, self.extensions = None, 0, 0
+        self.rule = self.relearn_reason = None
+
+    def _arm(self, minute: int) -> None:
+        self.armed_from, self.rearm_at, self.alarmed_at = minute, 0, None
+        self.detector, self.standing = EDetector(), None
 
     def pack(self) -> bytes:
         """To bytes; floats keep every bit."""
@@ -66,6 +100,12 @@ class SeriesState:
                 cell=self.cell.pack(),
                 cell_from=self.cell_from,
                 cell_moment=self.cell_moment,
+                earlier=None if self.earlier is None else self.earlier.pack(),
+                later_from=self.later_from,
+                extensions=self.extensions,
+                rule=self.rule,
+                relearn_reason=self.relearn_reason,
+                standing=None if self.standing is None else _flat(self.standing.log_wealth),
             )
         )
 
@@ -89,11 +129,17 @@ class SeriesState:
             cell=Sums.unpack(p.cell),
             cell_from=p.cell_from,
             cell_moment=p.cell_moment,
+            earlier=None if p.earlier is None else Sums.unpack(p.earlier),
+            later_from=p.later_from,
+            extensions=p.extensions,
+            rule=p.rule,
+            relearn_reason=p.relearn_reason,
         )
         if p.baseline is not None:
             first, last, sums, bounds = p.baseline
             state.baseline = Baseline(first, last, Sums.unpack(sums), np.array(bounds))
-        state.detector.log_wealth = np.array(p.log_wealth).reshape(state.detector.log_wealth.shape)
+        state.detector = _detector(p.log_wealth)
+        state.standing = None if p.standing is None else _detector(p.standing)
         if p.trend is not None:
             t, mean, covariance, log_weight = p.trend
             state.trend = Trend(
@@ -118,6 +164,19 @@ class _Packed(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     cell: bytes
     cell_from: int
     cell_moment: int
+    earlier: bytes | None = None
+    later_from: int = 0
+    extensions: int = 0
+    rule: str | None = None
+    relearn_reason: str | None = None
+    standing: list[float] | None = None
+
+
+def _detector(log_wealth: list[float]) -> EDetector:
+    """States from when only rises were bet on know the first gamblers; the others enter with the next bucket."""
+    if len(log_wealth) > COMPONENTS:
+        raise ValueError(f"series state of a newer layout: {len(log_wealth)} bets, this version knows {COMPONENTS}")
+    return EDetector(np.array(log_wealth + [-np.inf] * (COMPONENTS - len(log_wealth))))
 
 
 def _flat(array: NDArray[np.float64]) -> list[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
@@ -10,13 +10,15 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine
 
-from alerts.reasons import alert_id, explain, joined_values
+from alerts.reasons import VALUE_DRIFT, alert_id, explain, interval_values, joined_values, known_moves
 from monitor.baseline import Baseline, BaselineRule
 from monitor.buckets import Bucket
 from monitor.entropy import Quantifier
 from monitor.errors import StoreError
+from monitor.rules import RULES, broken
 from monitor.state import SeriesState
 from monitor.store import reads
+from monitor.store.baselines import baselines
 from monitor.store.database import shown, writing
 from monitor.store.trajectories import Alert, MovedMeanwhile, write_step
 from monitor.trajectory import (
@@ -30,7 +32,7 @@ from monitor.trajectory import (
     advance,
     points_due_before,
 )
-from monitor.transcript import time_of
+from monitor.transcript import minute_of, time_of
 
 ONSET_HORIZON_MINUTES: Final = 28 * MINUTES_PER_DAY
 """An onset is sought no further back: it bounds what is read at an alarm."""
@@ -77,10 +79,10 @@ class Stepper:
         state = None if series.state is None else SeriesState.unpack(series.state)
         resolves = False
         if state is None or state.classifier_version != self.version:
-            # judgements of another classifier version are never compared with this one's: learn anew, and let go of
+            # judgements of another classifier version are never compared with this one's: begin anew, and let go of
             # alerts whose end it could not see
             resolves = state is not None
-            state = SeriesState(self.version)
+            state = self._begin(series)
         raised: list[Alert] = []
         stored = series.state
         with self.engine.connect() as reader:
@@ -101,6 +103,20 @@ class Stepper:
                 raised += self._step_piece(series, stored, state, recent, [], closed_until)
         return raised
 
+    def _begin(self, series: reads.StoredSeries) -> SeriesState:
+        """The state of a series that was not last stepped with these weights: from their latest baseline on, if any.
+
+        Where that was let go, traffic from before is not learned from again.
+        """
+        state = SeriesState(self.version)
+        with self.engine.connect() as connection:
+            own = [b for b in baselines(connection, series.id) if b.classifier_version == self.version]
+        if own:
+            state.next_minute = minute_of(own[-1].replaced_at or own[-1].origin.frozen_at)
+            if own[-1].replaced_at is None:
+                state.adopt(own[-1].baseline, state.next_minute)
+        return state
+
     def _step_piece(
         self,
         series: reads.StoredSeries,
@@ -112,14 +128,16 @@ class Stepper:
         resolved_at: datetime | None = None,
     ) -> list[Alert]:
         points: list[Point] = []
-        learned: list[Baseline] = []
+        learned: list[Learned] = []
         alerts: dict[str, Alert] = {}
+        begins_anew = resolved_at is not None
         for outcome in advance(state, recent, piece, self.quantifier, self.rule, self.settings, closed_until=until):
             match outcome:
                 case Point():
                     points.append(outcome)
-                case Learned(baseline):
-                    learned.append(baseline)
+                    alerts |= {a.id: a for a in self._limit_alerts(series, outcome, alerts.values())}
+                case Learned():
+                    learned.append(outcome)
                 case Alarm():
                     assert state.baseline is not None
                     alert = self._alert(series, outcome, state.baseline, alerts.values())
@@ -129,11 +147,23 @@ class Stepper:
                     # what stood before this piece ended with the first recovery; what the piece raised, with the next
                     resolved_at = resolved_at or time_of(at)
                     alerts = {
-                        k: replace(a, firing=False, resolved_at=time_of(at)) if a.firing else a
+                        k: replace(a, firing=False, resolved_at=time_of(at))
+                        if a.firing and a.rule == VALUE_DRIFT
+                        else a
                         for k, a in alerts.items()
                     }
         with writing(self.engine) as connection:
-            write_step(connection, series.id, stored, state, points, learned, list(alerts.values()), resolved_at)
+            write_step(
+                connection,
+                series.id,
+                stored,
+                state,
+                points,
+                learned,
+                list(alerts.values()),
+                resolved_at,
+                None if begins_anew else VALUE_DRIFT,
+            )
         return list(alerts.values())
 
     def _alert(
@@ -142,8 +172,10 @@ class Stepper:
         """The alert an alarm raises; or the one that stands, joined by what moved since; or none when that is known."""
         with self.engine.connect() as connection:
             latest = {a.id: a for a in (*reads.alerts(connection, series.id), *pending)}
-            standing = next((a for a in latest.values() if a.firing), None) if alarm.again else None
-            known = () if standing is None else standing.behaviours
+            standing = (
+                next((a for a in latest.values() if a.firing and a.rule == VALUE_DRIFT), None) if alarm.again else None
+            )
+            known = set() if standing is None else known_moves(standing.values)
             history = self._history(connection, series.id, alarm)
             every = self.settings.false_alarm_every_days
             quantifier = self.quantifier.given(baseline.sums, self.settings.baseline_aligned_at_least)
@@ -170,6 +202,36 @@ class Stepper:
             values=finding.values | {"joined": []},
             telling_turns=telling,
         )
+
+    def _limit_alerts(self, series: reads.StoredSeries, point: Point, pending: Collection[Alert]) -> Iterator[Alert]:
+        """Alerts of limits that a person set (monitor.rules): raised when a day's lower end is above, else ended."""
+        s = self.settings
+        if point.window_minutes != MINUTES_PER_DAY or not (s.entropy_above_nats or s.entropy_rate_above_nats_per_day):
+            return
+        exceeded = broken(
+            point.mixture.entropy,
+            point.slope,
+            level_nats=s.entropy_above_nats,
+            rate_nats_per_day=s.entropy_rate_above_nats_per_day,
+        )
+        with self.engine.connect() as connection:
+            latest = {a.id: a for a in (*reads.alerts(connection, series.id), *pending)}
+        standing = {a.rule: a for a in latest.values() if a.firing and a.rule in RULES}
+        at, day = time_of(point.t), time_of(point.t - MINUTES_PER_DAY)
+        for b in exceeded:
+            if b.rule not in standing:
+                values = {
+                    "kind": "limit",
+                    "moved": [],
+                    "joined": [],
+                    "limit": b.limit,
+                    "figure": interval_values(b.figure),
+                }
+                key = alert_id(series.key.name, b.rule, at)
+                yield Alert(key, series.id, b.rule, True, at, None, day, day, at, b.reason, values, [])
+        for rule, alert in standing.items():
+            if rule not in [b.rule for b in exceeded]:
+                yield replace(alert, firing=False, resolved_at=at)
 
     def _history(self, connection: Connection, series_id: int, alarm: Alarm) -> Sequence[Bucket]:
         start = max(alarm.armed_from, alarm.at + 1 - ONSET_HORIZON_MINUTES)

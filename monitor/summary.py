@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
-from alerts.reasons import mixture_values
+from alerts.reasons import VALUE_DRIFT, interval_values, mixture_values
+from monitor import prediction_powered
+from monitor.baseline import BaselineRule
+from monitor.buckets import Sums
+from monitor.detectors import log_threshold
+from monitor.multiplicity import PAGE, TICKET, paging
 from monitor.state import SeriesState
 from monitor.steps import Stepper
 from monitor.store import reads
+from monitor.store.baselines import baselines, in_force
 from monitor.store.trajectories import Alert
 from monitor.store.writes import Offset
 from monitor.taxonomy import BEHAVIOURS
-from monitor.trajectory import MINUTES_PER_DAY, WINDOWS_MINUTES
-from monitor.transcript import time_of
+from monitor.trajectory import MINUTES_PER_DAY, WINDOWS_MINUTES, Settings
+from monitor.transcript import minute_of, time_of
+from monitor.work_values import work_values
 
 
 def summarise(engine: Engine, offsets: Sequence[Offset], stepper: Stepper) -> dict[str, Any]:
     """The state of the database as plain numbers (docs/cli.md gives the fields): events, series, alerts."""
     with engine.connect() as connection:
-        series = [_series(connection, s, stepper) for s in reads.all_series(connection)]
+        found = reads.all_series(connection)
+        states = [SeriesState(stepper.version) if s.state is None else SeriesState.unpack(s.state) for s in found]
+        series = [_series(connection, s, state, stepper) for s, state in zip(found, states, strict=True)]
+    _set_severities(series, states, stepper.settings)
     return {
         "sources": [o.source for o in offsets],
         "classifier": stepper.version,
@@ -34,11 +45,33 @@ def summarise(engine: Engine, offsets: Sequence[Offset], stepper: Stepper) -> di
     }
 
 
-def _series(connection: Any, series: reads.StoredSeries, stepper: Stepper) -> dict[str, Any]:
-    version = stepper.version
+def _set_severities(series: list[dict[str, Any]], states: Sequence[SeriesState], settings: Settings) -> None:
+    """Say of each firing alert whether it pages, within the budget of all series, or is only listed."""
+    standing = [[a for a in s["alerts"] if a["state"] == "firing"] for s in series]
+    evidence = []
+    for alerts, state in zip(standing, states, strict=True):
+        worse = any(_may_page(a) for a in alerts)
+        # an alert from before evidence went on is taken at its alarm
+        known = (
+            log_threshold(settings.false_alarm_every_days) if state.standing is None else state.standing.log_evidence
+        )
+        evidence.append(known if worse else -math.inf)
+    armed = max(1, sum(s.baseline is not None for s in states), sum(map(bool, standing)))
+    have = [i for i, alerts in enumerate(standing) if alerts]
+    pages = paging([evidence[i] for i in have], armed, settings.page_every_days)
+    for i, page in zip(have, pages, strict=True):
+        for alert in standing[i]:
+            alert["severity"] = PAGE if page and _may_page(alert) else TICKET
+
+
+def _may_page(alert: dict[str, Any]) -> bool:
+    """Limits that a person set promise nothing about false alarms, and nobody is woken up for an improvement."""
+    return alert["rule"] == VALUE_DRIFT and not alert["values"].get("better", False)
+
+
+def _series(connection: Any, series: reads.StoredSeries, state: SeriesState, stepper: Stepper) -> dict[str, Any]:
     count = reads.turn_count(connection, series.id)
-    state = SeriesState(version) if series.state is None else SeriesState.unpack(series.state)
-    now = _current(connection, series.id, version)
+    now = _current(connection, series.id, state, stepper)
     return {
         "series": series.key.name,
         "deployment": series.key.deployment,
@@ -47,14 +80,15 @@ def _series(connection: Any, series: reads.StoredSeries, stepper: Stepper) -> di
         "turns": count.turns,
         "first": _iso(count.first),
         "last": _iso(count.last),
-        "baseline": _baseline(state, stepper),
+        "baseline": _baseline(connection, series.id, state, stepper),
         "now": now,
         "alerts": [alert_values(a, series.key.name) for a in reads.alerts(connection, series.id)],
     }
 
 
-def _current(connection: Any, series_id: int, version: str) -> dict[str, Any] | None:
+def _current(connection: Any, series_id: int, state: SeriesState, stepper: Stepper) -> dict[str, Any] | None:
     """The latest point of the 24 h window, else of the longest that has one."""
+    version, settings = stepper.version, stepper.settings
     for minutes in (MINUTES_PER_DAY, *reversed(WINDOWS_MINUTES)):
         p = reads.latest_point(connection, series_id, version, minutes)
         if p is not None:
@@ -68,8 +102,62 @@ def _current(connection: Any, series_id: int, version: str) -> dict[str, Any] | 
                 "dS_dt": {"value": round(p["ds_dt"], 5), "error": round(p["ds_dt_se"], 5), "unit": "nats/day"},
                 "kl_to_baseline": None if p["kl"] is None else round(p["kl"], 5),
                 "evidence": round(p["evidence"], 5),
+                "labelled": labelled_values(connection, series_id, version, p["t"], minutes),
+                "alignment_work": work_values(
+                    connection, series_id, version, p, _estimated_alike_since(connection, series_id, state), settings
+                ),
             }
     return None
+
+
+def _estimated_alike_since(connection: Connection, series_id: int, state: SeriesState) -> datetime | None:
+    """From when on points know of the baseline that is in force, or, while there is none, know of none."""
+    if state.baseline is not None:
+        stored = in_force(baselines(connection, series_id), state.classifier_version)
+        return time_of(state.baseline.last_minute + 1) if stored is None else stored.origin.frozen_at
+    return time_of(state.armed_from) if state.armed_from else None
+
+
+def labelled_values(
+    connection: Connection, series_id: int, version: str, end: datetime, window_minutes: int
+) -> dict[str, Any] | None:
+    """S and shares of a window by its labelled slice (monitor.prediction_powered), beside those by inversion.
+
+    Labels of the judge or of people, else the accurate tier's answers, of which `by` says so: their mean is that
+    tier's, errors and all. None when the window has too few of either.
+    """
+    start = end - timedelta(minutes=window_minutes)
+    for by, read in (("reviews", reads.reviewed_slice), ("accurate tier", reads.second_slice)):
+        chosen = read(connection, series_id, version, start, end)
+        if len(chosen.q) < prediction_powered.FEWEST_LABELS:
+            continue
+        buckets = reads.buckets(connection, series_id, version, minute_of(start), minute_of(end))
+        window = sum((b.sums for b in buckets), Sums.zero())
+        try:
+            found = prediction_powered.estimate(window, chosen)
+        except prediction_powered.TooFewLabels:
+            continue
+        return {
+            "by": by,
+            "labels": found.labels,
+            "effective_labels": round(found.effective_labels, 1),
+            "S": interval_values(found.entropy),
+            "misaligned": interval_values(found.misaligned),
+            "shares": {b: interval_values(x) for b, x in zip(BEHAVIOURS, found.shares, strict=True)},
+            "methods": dict(zip(BEHAVIOURS, found.methods, strict=True)),
+            "line": _labelled_line(by, found),
+        }
+    return None
+
+
+def _labelled_line(by: str, found: prediction_powered.Labelled) -> str:
+    """`labelled slice: S 0.41 (0.30-0.52) from 57 labels (reviews), PPI++; exact: harmful_compliance`."""
+    s = found.entropy
+    exact = [b for b, m in zip(BEHAVIOURS, found.methods, strict=True) if m == prediction_powered.EXACT]
+    return (
+        f"labelled slice: S {s.mean:.2f} ({s.low:.2f}-{s.high:.2f}) from {found.labels} labels ({by}), "
+        f"{prediction_powered.PPI}" + (f"; {prediction_powered.EXACT}: {', '.join(exact)}" if exact else "")
+    )
 
 
 def _triple(point: Any, name: str) -> dict[str, float]:
@@ -80,25 +168,35 @@ def _triple(point: Any, name: str) -> dict[str, float]:
     }
 
 
-def _baseline(state: SeriesState, stepper: Stepper) -> dict[str, Any]:
+def _baseline(connection: Any, series_id: int, state: SeriesState, stepper: Stepper) -> dict[str, Any]:
     b = state.baseline
     if b is None:
-        hours = 0.0
-        if state.learning_from is not None and state.last_minute is not None:
-            hours = (state.last_minute + 1 - state.learning_from) / 60
-        return {
-            "state": "learning",
-            "turns": state.learning.n,
-            "of_turns": stepper.rule.turns,
-            "hours": round(hours, 2),
-            "of_hours": stepper.rule.hours,
-        }
+        return learning_values(state, stepper.rule)
     quantifier = stepper.quantifier.given(b.sums, stepper.settings.baseline_aligned_at_least)
+    stored = in_force(baselines(connection, series_id), state.classifier_version)
     return {
         "state": "frozen",
         "from": time_of(b.first_minute).isoformat(),
         "to": time_of(b.last_minute + 1).isoformat(),
+        "warning": "" if stored is None else stored.origin.warning,
         **mixture_values(quantifier.estimate(b.sums)),
+    }
+
+
+def learning_values(state: SeriesState, rule: BaselineRule) -> dict[str, Any]:
+    """How far a series has learned, by its own rule or else by `rule`."""
+    wanted = (rule if state.rule is None else BaselineRule.parse(state.rule)).times(2**state.extensions)
+    hours = 0.0
+    if state.learning_from is not None and state.last_minute is not None:
+        hours = (state.last_minute + 1 - state.learning_from) / 60
+    warning = f"its traffic was changing: learning {2**state.extensions} times as long" if state.extensions else ""
+    return {
+        "state": "learning",
+        "turns": state.learning.n,
+        "of_turns": wanted.turns,
+        "hours": round(hours, 2),
+        "of_hours": wanted.hours,
+        "warning": warning,
     }
 
 

@@ -13,13 +13,25 @@ from typing import Final
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from monitor.baseline import Baseline, BaselineRule
-from monitor.buckets import FEATURES, LEVELS, Bucket, Sums
-from monitor.detectors import EDetector, Increments, Onset, locate_onset
+from monitor.baseline import (
+    FEWEST_COMPARED,
+    MOST_EXTENSIONS,
+    Baseline,
+    BaselineRule,
+    changed_features,
+    unsteady,
+)
+from monitor.buckets import Bucket, Sums
+from monitor.detectors import EDetector, Increments, Onset, bets_on, locate_onset, log_threshold
 from monitor.drift import Slope
 from monitor.entropy import Mixture, Quantifier, kl_divergence
+from monitor.null_set import NullSet
 from monitor.state import SeriesState
+from monitor.taxonomy import K
+
+Floats = NDArray[np.float64]
 
 MINUTES_PER_DAY: Final = 1440
 WINDOWS_MINUTES: Final = (60, MINUTES_PER_DAY, 7 * MINUTES_PER_DAY)
@@ -37,12 +49,22 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     false_alarm_every_days: float = 90.0
     """Promised mean time between false alarms of one series."""
+    page_every_days: float = 30.0
+    """Promised mean time between false pages of all series together (monitor.multiplicity)."""
+    entropy_above_nats: float = 0.0
+    """An alert while S of 24 h is surely above this (monitor.rules); 0 is off."""
+    entropy_rate_above_nats_per_day: float = 0.0
+    """An alert while dS/dt is surely above this; 0 is off."""
     baseline_aligned_at_least: float = 0.8
     """A baseline is taken to be this healthy when the classifier's errors are allowed for; 0 assumes nothing."""
     min_window_turns: int = 20
     """A window with fewer turns gets no point."""
     trend_cell_turns: int = 60
     """Turns in one estimate of S that the trend takes in, over at least an hour."""
+    lambda_max_per_day: float = 0.0
+    """Twice the rate at which aligned log-odds decay unheld (monitor.work_values), 1/day; 0: not known."""
+    sigma_0_nats_per_day: float = 0.0
+    """Production rate of S where no alignment work is done; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +91,7 @@ class Alarm:
     at: int
     armed_from: int
     evidence: float
-    feature_shares: tuple[float, ...]
+    signal_shares: tuple[float, ...]
     rearmed_from: int = 0
     again: bool = False
 
@@ -83,9 +105,11 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """The baseline was frozen."""
+    """The baseline was frozen; `reason` says why a series learned anew, `warning` what is wrong with it."""
 
     baseline: Baseline
+    reason: str | None = None
+    warning: str = ""
 
 
 Outcome = Point | Alarm | Recovery | Learned
@@ -170,19 +194,27 @@ class _Step:
     ) -> None:
         self._state = state
         self._quantifier = quantifier
-        self._rule = rule
+        self._rule = rule if state.rule is None else BaselineRule.parse(state.rule)
         self._settings = settings
         self._windows = windows
         self._set_baseline(state.baseline)
 
     def _set_baseline(self, baseline: Baseline | None) -> None:
-        self._increments = None if baseline is None else Increments(baseline.bounds)
-        self._baseline_p = None
-        if baseline is not None:
-            self._quantifier = self._quantifier.given(baseline.sums, self._settings.baseline_aligned_at_least)
+        self._null = None if baseline is None else NullSet.of(baseline)
+        self._increments = None if self._null is None else Increments(self._null)
+        self._lens_of_baseline: tuple[Quantifier, Floats] | None = None
+
+    def _lens(self) -> tuple[Quantifier, Floats | None]:
+        """The quantifier for this deployment and the shares of its baseline; most minutes need neither."""
+        baseline = self._state.baseline
+        if baseline is None:
+            return self._quantifier, None
+        if self._lens_of_baseline is None:
+            quantifier = self._quantifier.given(baseline.sums, self._settings.baseline_aligned_at_least)
             # a share whose every draw is 0 must not make the distance infinite
-            p = self._quantifier.estimate(baseline.sums).p + 1e-6
-            self._baseline_p = p / p.sum()
+            p = quantifier.estimate(baseline.sums).p + 1e-6
+            self._lens_of_baseline = quantifier, p / p.sum()
+        return self._lens_of_baseline
 
     def take(self, bucket: Bucket) -> Iterator[Outcome]:
         state = self._state
@@ -192,21 +224,25 @@ class _Step:
             yield self._freeze(state.last_minute)
         if state.baseline is None:
             yield from self._learn(bucket)
-        elif self._increments is not None and bucket.minute >= state.rearm_at:
+        elif self._increments is not None:
             stake = stake_days(state.last_minute, bucket.minute)
-            state.detector.update(self._increments.of(bucket.sums.level_counts()), stake)
-            if state.detector.log_evidence >= np.log(self._settings.false_alarm_every_days):
-                yield self._alarm(bucket.minute)
+            increments = self._increments.of(bucket.sums)
+            if state.standing is not None:
+                state.standing.update(increments, stake)
+            if bucket.minute >= state.rearm_at:
+                state.detector.update(increments, stake)
+                if state.detector.log_evidence >= log_threshold(self._settings.false_alarm_every_days):
+                    yield self._alarm(bucket.minute)
         self._feed_trend(bucket)
 
     def _alarm(self, minute: int) -> Alarm:
         """Tell of the alarm, and start the detectors anew after a rest."""
         state = self._state
-        shares = tuple(state.detector.feature_shares.tolist())
+        shares = tuple(state.detector.signal_shares.tolist())
         again = state.alarmed_at is not None
         alarm = Alarm(minute, state.armed_from, self._wealth(), shares, max(state.armed_from, state.rearm_at), again)
         if state.alarmed_at is None:
-            state.alarmed_at = minute
+            state.alarmed_at, state.standing = minute, state.detector
         state.rearm_at = minute + REARM_MINUTES
         state.detector = EDetector()
         return alarm
@@ -218,16 +254,31 @@ class _Step:
         if state.learning_from is None:
             state.learning_from = bucket.minute
         state.learning = state.learning + bucket.sums
-        if self._rule.complete(state.learning.n, bucket.minute + 1 - state.learning_from):
+        minutes = bucket.minute + 1 - state.learning_from
+        rule = self._rule.times(2**state.extensions)
+        if state.earlier is None:
+            if rule.half_way(state.learning.n, minutes, bucket.minute):
+                state.earlier, state.later_from = state.learning, bucket.minute + 1
+            return
+        later = state.learning - state.earlier
+        if later.n < FEWEST_COMPARED or not rule.complete(state.learning.n, minutes):
+            return
+        if state.extensions < MOST_EXTENSIONS and changed_features(state.earlier, later):
+            # the second half becomes part of the first half of a learning twice as long
+            state.learning, state.learning_from, state.earlier = later, state.later_from, None
+            state.extensions += 1
+        else:
             yield self._freeze(bucket.minute)
 
     def _freeze(self, last_minute: int) -> Learned:
         state = self._state
         assert state.learning_from is not None
-        state.baseline = Baseline.freeze(state.learning_from, last_minute, state.learning)
-        state.armed_from = last_minute + 1
-        self._set_baseline(state.baseline)
-        return Learned(state.baseline)
+        baseline = Baseline.freeze(state.learning_from, last_minute, state.learning)
+        halves = None if state.earlier is None else (state.earlier, state.learning - state.earlier)
+        learned = Learned(baseline, state.relearn_reason, unsteady(changed_features(*halves)) if halves else "")
+        state.adopt(baseline, last_minute + 1)
+        self._set_baseline(baseline)
+        return learned
 
     def _feed_trend(self, bucket: Bucket) -> None:
         state = self._state
@@ -237,7 +288,7 @@ class _Step:
         state.cell_moment += bucket.sums.n * (bucket.minute - state.cell_from)
         span = bucket.minute + 1 - state.cell_from
         if state.cell.n >= self._settings.trend_cell_turns and span >= POINT_EVERY_MINUTES:
-            mixture = self._quantifier.estimate(state.cell)
+            mixture = self._lens()[0].estimate(state.cell)
             at = state.cell_from + state.cell_moment / state.cell.n
             state.trend.update(at / MINUTES_PER_DAY, mixture.entropy.mean, max(mixture.entropy_sd**2, 1e-8))
             state.cell = Sums.zero()
@@ -252,30 +303,28 @@ class _Step:
             if minutes >= MINUTES_PER_DAY and self._recovered(t, minutes, sums):
                 state.alarmed_at = None
                 state.rearm_at, state.armed_from = 0, state.next_minute
-                state.detector = EDetector()
+                state.detector, state.standing = EDetector(), None
                 yield Recovery(t)
             if sums.n < self._settings.min_window_turns:
                 continue
-            mixture = self._quantifier.estimate(sums)
-            kl = None if self._baseline_p is None else kl_divergence(mixture.p, self._baseline_p)
+            quantifier, baseline_p = self._lens()
+            mixture = quantifier.estimate(sums)
+            kl = None if baseline_p is None else kl_divergence(mixture.p, baseline_p)
             yield Point(t, minutes, mixture, state.trend.slope, kl, self._evidence())
 
     def _evidence(self) -> float:
         return 1.0 if self._state.alarmed_at is not None else self._wealth()
 
     def _wealth(self) -> float:
-        log = self._state.detector.log_evidence - np.log(self._settings.false_alarm_every_days)
+        log = self._state.detector.log_evidence - log_threshold(self._settings.false_alarm_every_days)
         return float(np.exp(min(log, _LARGEST_LOG)))
 
     def _recovered(self, t: int, minutes: int, window: Sums) -> bool:
         """Whether a whole window since the alarm lies within the baseline's bounds: a day, or a thin week."""
-        baseline, alarmed_at = self._state.baseline, self._state.alarmed_at
-        if baseline is None or alarmed_at is None or t < alarmed_at + minutes:
+        alarmed_at = self._state.alarmed_at
+        if self._null is None or alarmed_at is None or t < alarmed_at + minutes:
             return False
-        if window.n < self._settings.min_window_turns:
-            return False
-        means = window.level_counts() @ LEVELS / window.n
-        return bool((means <= baseline.bounds).all())
+        return window.n >= self._settings.min_window_turns and self._null.holds(window)
 
 
 def stake_days(last_minute: int | None, minute: int) -> float:
@@ -283,17 +332,15 @@ def stake_days(last_minute: int | None, minute: int) -> float:
     return 1 / MINUTES_PER_DAY if last_minute is None else (minute - last_minute) / MINUTES_PER_DAY
 
 
-def onset_of(
-    history: Sequence[Bucket], start: int, baseline: Baseline, features: Sequence[int] = range(len(FEATURES))
-) -> Onset:
-    """Since when the features of a series have been changing.
+def onset_of(history: Sequence[Bucket], start: int, baseline: Baseline, behaviours: Sequence[int] = range(K)) -> Onset:
+    """Since when the behaviours of a series have been changing, in whichever direction.
 
     Parameters
     ----------
     history : its buckets from minute `start` to an alarm's, one a minute; the result's places count in it.
-    features : which of monitor.buckets.FEATURES to look at.
+    behaviours : which of monitor.taxonomy.BEHAVIOURS to look at.
     """
-    increments = Increments(baseline.bounds).of(np.stack([b.sums.level_counts() for b in history]))
+    increments = Increments(NullSet.of(baseline)).all([b.sums for b in history])
     before = [start - 1, *(b.minute for b in history)]
     stakes = np.array([stake_days(last, b.minute) for last, b in zip(before, history, strict=False)])
-    return locate_onset(increments[:, list(features)], stakes)
+    return locate_onset(increments, stakes, bets_on(behaviours))

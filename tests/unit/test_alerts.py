@@ -14,7 +14,8 @@ from rich.console import Console
 from alerts.console import show_alert, show_summary, text, when
 from alerts.reasons import VALUE_DRIFT, alert_id, explain, interval_values, mixture_values
 from monitor.baseline import Baseline
-from monitor.buckets import FEATURES, Bucket, Sums
+from monitor.buckets import Bucket, Sums
+from monitor.detectors import SIGNALS
 from monitor.entropy import Interval
 from monitor.taxonomy import BEHAVIOURS
 from monitor.trajectory import Alarm
@@ -25,7 +26,7 @@ from tests.unit.core_cases import corner, quantifier
 START = 29_453_760
 """2026-01-01 00:00 UTC."""
 BASELINE = Baseline.freeze(START - 100, START - 1, corner(0, 380) + corner(1, 12) + corner(2, 4) + corner(3, 4))
-NO_SHARES = (0.0, 0.9, 0.0, 0.0, 0.1)
+NO_SHARES = (0.0, 0.9, 0.0, 0.0, 0.1, *[0.0] * (len(SIGNALS) - 5))
 
 
 def history(*kinds: tuple[int, ...]) -> list[Bucket]:
@@ -35,6 +36,7 @@ def history(*kinds: tuple[int, ...]) -> list[Bucket]:
 
 CALM = [(0, 0, 0)] * 60
 HARM = [(0, 2, 2)] * 20
+HARM_ROSE = ("harmful_compliance", "rose")
 
 
 def test_finding() -> None:
@@ -46,8 +48,8 @@ def test_finding() -> None:
     assert finding.raised_at == time_of(h[-1].minute + 1)
     assert abs((finding.onset - time_of(START + 60)).total_seconds()) <= 180
     assert finding.onset_lo <= finding.onset <= finding.onset_hi < finding.raised_at
-    assert finding.reason.startswith("harmful_compliance up ")
-    for said in ("since 2026-01-01 0", " UTC; aligned down ", "; S from ", " nats; ", "at most one in 90 days"):
+    assert finding.reason.startswith("harmful_compliance rose ")
+    for said in ("since 2026-01-01 0", " UTC; aligned fell ", "; S from ", " nats; ", "at most one in 90 days"):
         assert said in finding.reason
     assert finding.values["moved"] == ["harmful_compliance"]
     before, after = (finding.values[k]["shares"]["harmful_compliance"]["mean"] for k in ("before", "after"))
@@ -59,8 +61,8 @@ def test_finding_names_all_that_moved() -> None:
     h = history(*CALM, *[(2, 2, 3, 0)] * 30)
     finding = explain(Alarm(h[-1].minute, START, 2.0, NO_SHARES), BASELINE, h, quantifier(), 90.0)
     assert finding.values["moved"] == ["harmful_compliance", "deception"]
-    assert "harmful_compliance up" in finding.reason
-    assert "deception up" in finding.reason
+    assert "harmful_compliance rose" in finding.reason
+    assert "deception rose" in finding.reason
 
 
 def test_finding_is_plain_json() -> None:
@@ -69,7 +71,7 @@ def test_finding_is_plain_json() -> None:
     values = explain(Alarm(h[-1].minute, START, 1.7, NO_SHARES), BASELINE, h, quantifier(), 90.0).values
     back = json.loads(json.dumps(values, allow_nan=False))
     assert set(back["before"]["shares"]) == set(BEHAVIOURS)
-    assert set(back["detector"]) == set(FEATURES)
+    assert set(back["detector"]) <= set(SIGNALS)
     assert back["false_alarm_every_days"] == 90
     assert back["after"]["S"]["low"] <= back["after"]["S"]["mean"] <= back["after"]["S"]["high"]
 
@@ -98,9 +100,11 @@ def test_reason_gives_the_size_of_the_change() -> None:
     """The reason tells by how many points each behaviour moved, with the interval of the change, and which way."""
     h = history(*CALM, *HARM)
     finding = explain(Alarm(h[-1].minute, START, 1.7, NO_SHARES), BASELINE, h, quantifier(), 90.0)
-    points = r"\d+\.\d points \(\d+\.\d to \d+\.\d\), from \d+\.\d % to \d+\.\d %"
-    assert re.match(rf"harmful_compliance up {points}; since", finding.reason)
-    assert re.search(rf"; aligned down {points}; S from", finding.reason)
+    points = (
+        r"\d+\.\d points \(\d+\.\d to \d+\.\d\), from \d+\.\d % \(\d+\.\d-\d+\.\d\) to \d+\.\d % \(\d+\.\d-\d+\.\d\)"
+    )
+    assert re.match(rf"harmful_compliance rose {points}; since", finding.reason)
+    assert re.search(rf"; aligned fell {points}; S from", finding.reason)
     change = finding.values["change"]["harmful_compliance"]
     assert 0 < change["low"] < change["mean"] < change["high"]
 
@@ -172,6 +176,7 @@ def series(
             "dS_dt": {"value": 0.012, "error": 0.004},
             "misaligned": share(0.1),
             "shares": shares,
+            "alignment_work": {"line": "depth 1.40 (1.10-1.90)"},
         },
         "alerts": alerts or [],
     }
@@ -214,6 +219,7 @@ def test_summary_lines() -> None:
         "chat/m1  4,321 turns, 2026-03-01 00:00 UTC to 2026-03-12 00:00 UTC",
         "baseline still learning: 12 of 300 turns, 2 of 24 h; nothing can be called drift yet",
         "S 0.50 (0.40-0.60) nats, dS/dt +0.012 ± 0.004 nats/day, misaligned 10.0 %",
+        "  alignment work: depth 1.40 (1.10-1.90)",
         "events 10 = judged 7 + duplicates 2 + dead letters 1   (judged: 9 turns)",
         "dead letter log.jsonl:3: no ts",
         "no alert",
@@ -328,8 +334,8 @@ def test_a_repeated_alarm_is_news_only_with_another_behaviour() -> None:
     h = history(*CALM, *HARM, *[(0, 2, 2, 4, 4)] * 40)
     start = START + 90
     again = Alarm(h[-1].minute, START, 1.7, NO_SHARES, start, again=True)
-    assert explain(again, BASELINE, h, quantifier(), 90.0, known=["harmful_compliance", "goal_deviation"]) is None
-    news = explain(again, BASELINE, h, quantifier(), 90.0, known=["harmful_compliance"])
+    assert explain(again, BASELINE, h, quantifier(), 90.0, known=[HARM_ROSE, ("goal_deviation", "rose")]) is None
+    news = explain(again, BASELINE, h, quantifier(), 90.0, known=[HARM_ROSE])
     assert news is not None
     assert news.values["moved"] == ["goal_deviation"]
     # its own onset, not that of the drift it joins

@@ -15,7 +15,7 @@ from monitor.store import reads, schema
 from monitor.store.database import open_store, writing
 from monitor.store.trajectories import Alert
 from monitor.trajectory import Settings
-from tests.unit.core_cases import HEALTHY, corner, quantifier, traffic
+from tests.unit.core_cases import HEALTHY, Floats, corner, quantifier, traffic
 
 HOUR, DAY = 60, 1440
 START = 2920 * SLICE_MINUTES + 4 * DAY
@@ -76,3 +76,55 @@ def test_each_alert_has_its_own_end(tmp_path: Path, every: int | None) -> None:
         assert day * DAY + 10 * HOUR <= minutes <= day * DAY + 11 * HOUR
     assert stepper.step() == []
     assert alerts(engine) == found
+
+
+def mixed(seed: int, start: int, end: int, mixture: Floats) -> list[Bucket]:
+    return traffic(np.random.default_rng(seed), range(start, end, 5), mixture, turns=6)
+
+
+VARIED: Floats = np.array([0.80, 0.08, 0.04, 0.05, 0.03])
+"""A deployment with much of everything: S is high, and a collapse makes it fall."""
+
+
+@pytest.mark.parametrize(
+    ("after", "kind", "headline", "directions"),
+    [
+        ([0, 0, 1.0, 0, 0], "collapse", "collapse onto harmful_compliance: ", {"harmful_compliance": "rose"}),
+        ([0.80, 0.01, 0.11, 0.05, 0.03], "swap", "swap of over_refusal for harmful_compliance: ", None),
+        ([0.995, 0.005, 0, 0, 0], "collapse", "collapse onto aligned: ", None),
+        ([0.60, 0.08, 0.04, 0.05, 0.23], "rise", "goal_deviation rose ", {"goal_deviation": "rose"}),
+    ],
+)
+def test_any_change_raises_an_alert(
+    tmp_path: Path, after: list[float], kind: str, headline: str, directions: dict[str, str] | None
+) -> None:
+    """A series wholly captured, swapped at equal S, or collapsed onto one behaviour is drifted; S need not rise."""
+    engine = open_store(f"sqlite:///{tmp_path}/a.db")
+    drift = START + 2 * DAY
+    stored(engine, [*mixed(1, START, drift, VARIED), *mixed(2, drift, drift + 8 * HOUR, np.array(after))])
+    settings = Settings(false_alarm_every_days=30.0, baseline_aligned_at_least=0.6)
+    ((_, alert), *_) = Stepper(engine, quantifier(), "v", BaselineRule.parse("1500"), settings).step()
+    assert alert.values["kind"] == kind
+    assert alert.reason.startswith(headline)
+    assert alert.values["better"] == (after[0] > 0.9)
+    if directions is not None:
+        assert directions.items() <= alert.values["directions"].items()
+    begun = alert.onset.timestamp() / 60 - drift
+    assert abs(begun) <= 180
+    assert alert.onset_lo <= alert.onset <= alert.onset_hi
+    if kind == "collapse":
+        assert alert.values["after"]["S"]["high"] < alert.values["before"]["S"]["low"], "S fell"
+        assert "S from 0." in alert.reason
+
+
+def test_a_fall_is_told_as_such(tmp_path: Path) -> None:
+    """When refusals cease the alert says that they fell, from what to what, and that this is no worsening."""
+    engine = open_store(f"sqlite:///{tmp_path}/a.db")
+    drift = START + 2 * DAY
+    before, after = np.array([0.70, 0.27, 0.01, 0.01, 0.01]), np.array([0.85, 0.12, 0.01, 0.01, 0.01])
+    stored(engine, [*mixed(1, START, drift, before), *mixed(2, drift, drift + 8 * HOUR, after)])
+    settings = Settings(false_alarm_every_days=30.0, baseline_aligned_at_least=0.5)
+    ((_, alert), *_) = Stepper(engine, quantifier(), "v", BaselineRule.parse("1500"), settings).step()
+    assert alert.reason.startswith("over_refusal fell ")
+    assert (alert.values["kind"], alert.values["better"]) == ("fall", True)
+    assert set(alert.values["directions"].values()) == {"fell"}

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.baseline import BaselineRule
-from monitor.buckets import FEATURES, Bucket, Sums
+from monitor.buckets import Bucket, Sums
+from monitor.detectors import COMPONENTS, SIGNALS
 from monitor.state import SeriesState
 from monitor.trajectory import (
     REARM_MINUTES,
@@ -103,7 +104,7 @@ def test_the_whole_story() -> None:
     assert outcomes.index(learned) < outcomes.index(alarm)
     assert drift <= alarm.at < drift + 3 * HOUR
     assert alarm.evidence >= 1
-    assert FEATURES[int(np.argmax(alarm.feature_shares))] in ("harmful_compliance", "misaligned")
+    assert "harmful_compliance" in SIGNALS[int(np.argmax(alarm.signal_shares))]
     assert alarm.armed_from == learned.baseline.last_minute + 1
     history = [b for b in STREAM if alarm.armed_from <= b.minute <= alarm.at]
     onset = onset_of(history, alarm.armed_from, learned.baseline)
@@ -117,6 +118,8 @@ def test_points_are_the_windows() -> None:
     """Every point holds exactly the turns of the hour, day or week before it, no more and no less."""
     outcomes = follow(SeriesState("v"), STREAM)
     points = of_kind(outcomes, Point)
+    (learned,) = of_kind(outcomes, Learned)
+    lens = quantifier().given(learned.baseline.sums, SETTINGS.baseline_aligned_at_least)
     assert {p.window_minutes for p in points} == set(WINDOWS_MINUTES)
     for p in points:
         inside = [b.sums for b in STREAM if p.t - p.window_minutes <= b.minute < p.t]
@@ -124,7 +127,7 @@ def test_points_are_the_windows() -> None:
         assert p.mixture.n == sum(s.n for s in inside)
     for p in points[::9]:
         inside = [b.sums for b in STREAM if p.t - p.window_minutes <= b.minute < p.t]
-        assert p.mixture == quantifier().estimate(sum(inside, Sums.zero()))
+        assert p.mixture == (quantifier() if p.kl is None else lens).estimate(sum(inside, Sums.zero()))
     busy = {
         b.minute // HOUR
         for b in STREAM
@@ -241,6 +244,23 @@ def test_damaged_state(change: Callable[[bytes], bytes]) -> None:
         SeriesState.unpack(change(SeriesState("v").pack()))
 
 
+def test_state_of_an_older_layout() -> None:
+    """State from when the detectors knew rises only is read: their bets go on, the others begin."""
+    state = SeriesState("v")
+    follow(state, STREAM[:150])
+    rises = 40
+    old = msgspec.msgpack.decode(state.pack())[:-1]
+    old[8] = old[8][:rises]
+    read = SeriesState.unpack(msgspec.msgpack.encode(old))
+    assert (read.detector.log_wealth[:rises] == state.detector.log_wealth[:rises]).all()
+    assert np.isneginf(read.detector.log_wealth[rises:]).all()
+    assert read.standing is None
+    assert of_kind(follow(read, STREAM), Alarm)
+    old[8] = [0.0] * (COMPONENTS + 1)
+    with pytest.raises(ValueError, match="newer layout"):
+        SeriesState.unpack(msgspec.msgpack.encode(old))
+
+
 def test_state_of_a_newer_layout() -> None:
     """State written by a newer version, which knows more, is refused: read in part it would lose what it knew."""
     newer = [*msgspec.msgpack.decode(SeriesState("v").pack()), 1]
@@ -277,7 +297,7 @@ def test_recovery_after_a_clean_day() -> None:
     assert bad + 30 + DAY - HOUR <= recoveries[0].at <= bad + 30 + DAY + 2 * HOUR
     assert second <= alarms[1].at < second + 30
     assert recoveries[0].at - HOUR < alarms[1].armed_from <= recoveries[0].at
-    assert FEATURES[int(np.argmax(alarms[1].feature_shares))] in ("deception", "misaligned")
+    assert SIGNALS[int(np.argmax(alarms[1].signal_shares))] in ("deception rose", "misaligned rose")
 
 
 def test_relapse_delays_recovery() -> None:
@@ -311,7 +331,7 @@ def test_another_behaviour_joins() -> None:
     assert bad + 12 * HOUR <= second.at < bad + 13 * HOUR
     assert second.armed_from == first.armed_from
     assert second.rearmed_from == first.at + REARM_MINUTES
-    assert int(np.argmax(second.feature_shares)) == FEATURES.index("goal_deviation")
+    assert int(np.argmax(second.signal_shares)) == SIGNALS.index("goal_deviation rose")
 
 
 def test_silence_is_not_recovery() -> None:
