@@ -120,12 +120,7 @@ def dealt(table: Table, n: int, seed: int) -> Ints:
         part = int(sizes.argmin())
         sizes[part] += counts[at]
         parts[~contrast & (source == names[at])] = part
-    groups = np.array(sorted(set(table.group[contrast].tolist())))
-    np.random.default_rng(seed).shuffle(groups)
-    of_group = {g: i % n for i, g in enumerate(groups.tolist())}
-    for i in np.flatnonzero(contrast):
-        parts[i] = of_group[str(table.group[i])]
-    return parts
+    return heads.deal(table, contrast, parts, n, seed)
 
 
 def sources_of(table: Table, parts: Ints) -> list[list[str]]:

@@ -226,16 +226,17 @@ def source_folds(table: Table, seed: int) -> Ints:
     folds = np.full(len(table), -1, dtype=np.int64)
     for i, family in enumerate(families):
         folds[labelled & (table.family == family)] = i
-    return _deal(table, contrast, folds, max(len(families), 5), seed)
+    return deal(table, contrast, folds, max(len(families), 5), seed)
 
 
 def grouped_folds(table: Table, n: int, seed: int) -> Ints:
     """n folds of all rows with a behaviour; a group stays together, sources do not."""
     folds = np.full(len(table), -1, dtype=np.int64)
-    return _deal(table, table.behaviour >= 0, folds, n, seed)
+    return deal(table, table.behaviour >= 0, folds, n, seed)
 
 
-def _deal(table: Table, rows: Mask, folds: Ints, n: int, seed: int) -> Ints:
+def deal(table: Table, rows: Mask, folds: Ints, n: int, seed: int) -> Ints:
+    """`folds` with the rows dealt out over 0..n-1, a group staying together; changed in place."""
     groups = np.array(sorted(set(table.group[rows].tolist())))
     np.random.default_rng(seed).shuffle(groups)
     fold_of = {g: i % n for i, g in enumerate(groups.tolist())}
