@@ -5,8 +5,9 @@
 The whole path (read, decode, judge, store, step, summary; one process, start-up included) is timed in a process of its
 own; so is the floor, which decodes the same lines and encodes the same texts with the Hugging Face `tokenizers`
 library (a byte-pair vocabulary trained on the log beforehand). They take turns, and medians of the ratios are given:
-single seconds mean little on a shared machine. Memory is the peak resident size of the watching process for the log
-and for one ten times as long.
+single seconds mean little on a shared machine. The traffic is that of the log made denser, 20,000 turns in its two
+weeks; `thin` repeats the log over years instead, where nearly every turn closes an hour and has points to pay for.
+Memory is the peak resident size of the watching process for the dense log and for one of ten times the turns.
 """
 
 from __future__ import annotations
@@ -49,6 +50,15 @@ def lengthened(events: list[dict[str, Any]], turns: int) -> Iterator[str]:
             if done >= turns:
                 return
         k += 1
+
+
+def denser(events: list[dict[str, Any]], turns: int) -> Iterator[str]:
+    """The log with every event many times, seconds apart and renamed: so many judged turns in the time of the log."""
+    once = sum(sum(m["role"] == "assistant" for m in e["messages"]) if e.get("judge") == "all" else 1 for e in events)
+    for i, e in enumerate(events):
+        for k in range(-(-turns // once)):
+            ts = datetime.fromisoformat(e["ts"]) + timedelta(seconds=7 * k)
+            yield json.dumps(e | {"event_id": f"{k}-{i}", "ts": ts.isoformat()}, ensure_ascii=False) + "\n"
 
 
 FLOOR = """
@@ -97,26 +107,37 @@ def main() -> None:
     events = read(options.log)
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        log, long_log, vocabulary = base / "log.jsonl", base / "long.jsonl", base / "bpe.json"
-        log.write_text("".join(lengthened(events, options.turns)), encoding="utf-8")
+        logs = {name: base / f"{name}.jsonl" for name in ("dense", "thin", "long")}
+        vocabulary = base / "bpe.json"
+        for name, lines in (
+            ("dense", denser(events, options.turns)),
+            ("thin", lengthened(events, options.turns)),
+            ("long", denser(events, 10 * options.turns)),
+        ):
+            with logs[name].open("w", encoding="utf-8") as f:
+                f.writelines(lines)
         _train_tokenizer(events, vocabulary)
-        floors, watches, ratios = [], [], []
+        floors, watches, thins = [], [], []
         for i in range(options.rounds):
-            floor, _, tokens = timed([sys.executable, "-c", FLOOR, str(log), str(vocabulary)])
-            watch, memory, out = timed([valuedrift, "watch", str(log), "--db", f"sqlite:///{base}/{i}.db", "--json"])
+            floor, _, tokens = timed([sys.executable, "-c", FLOOR, str(logs["dense"]), str(vocabulary)])
+            watch, memory, out = timed(_watch(valuedrift, logs["dense"], base / f"{i}.db"))
+            thin, _, thin_out = timed(_watch(valuedrift, logs["thin"], base / f"thin{i}.db"))
             floors.append(floor)
             watches.append(watch)
-            ratios.append(floor / watch)
-        turns = json.loads(out.splitlines()[-1])["events"]["turns"]
-        with long_log.open("w", encoding="utf-8") as f:
-            f.writelines(lengthened(events, 10 * options.turns))
-        _, long_memory, _ = timed([valuedrift, "watch", str(long_log), "--db", f"sqlite:///{base}/long.db", "--json"])
+            thins.append(thin)
+        _, long_memory, _ = timed(_watch(valuedrift, logs["long"], base / "long.db"))
+    turns, thin_turns = (json.loads(x.splitlines()[-1])["events"]["turns"] for x in (out, thin_out))
+    speeds = [turns / w for w in watches]
     result = {
         "turns": turns,
         "tokens_per_turn": round(int(tokens) / turns, 1),
-        "watch_turns_per_second": round(turns / statistics.median(watches), 1),
+        "watch_turns_per_second": round(statistics.median(speeds), 1),
+        "thin_turns_per_second": round(statistics.median(thin_turns / t for t in thins), 1),
         "floor_turns_per_second": round(turns / statistics.median(floors), 1),
-        "ratio_to_floor": round(statistics.median(ratios), 3),
+        "ratio_to_floor": round(statistics.median(f / w for f, w in zip(floors, watches, strict=True)), 3),
+        "thin_ratio_to_dense": round(
+            statistics.median(thin_turns / t / s for t, s in zip(thins, speeds, strict=True)), 3
+        ),
         "peak_rss_mb": round(memory, 1),
         "peak_rss_mb_10x": round(long_memory, 1),
         "rss_growth": round(long_memory / memory - 1, 4),
@@ -125,6 +146,10 @@ def main() -> None:
         print(f"{name:28} {value}")
     if options.json:
         print(json.dumps(result))
+
+
+def _watch(valuedrift: str, log: Path, database: Path) -> list[str]:
+    return [valuedrift, "watch", str(log), "--db", f"sqlite:///{database}", "--json"]
 
 
 def _train_tokenizer(events: list[dict[str, Any]], path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import Final
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from monitor.buckets import Sums
 from monitor.quantification import of_means
+from monitor.simplex import SimplexSolvers
 from monitor.taxonomy import ALIGNED, K
 
 Floats = NDArray[np.float64]
@@ -32,8 +32,6 @@ SAMPLING_DRAWS: Final = 64
 """Draws behind the standard deviation of S from sampling alone."""
 TAILS: Final = (0.05, 0.95)
 """Quantiles of the 90 % interval."""
-NEAR_SINGULAR: Final = 100.0
-"""Condition number of a confusion from which on 1 % of sampling noise moves the shares over the whole simplex."""
 TEST_DRAWS: Final = 96
 """Simulated windows behind one test of an entropy."""
 TEST_PLACES: Final = 9
@@ -135,8 +133,13 @@ class Mixture:
 
 def interval(draws: Floats) -> Interval:
     """Mean and 90 % interval of draws."""
-    low, high = np.quantile(draws, TAILS)
-    return Interval(float(draws.mean()), float(low), float(high))
+    return intervals(draws[:, None])[0]
+
+
+def intervals(draws: Floats) -> list[Interval]:
+    """Mean and 90 % interval of each column of draws."""
+    low, high = np.quantile(draws, TAILS, axis=0)
+    return [Interval(*figures) for figures in zip(*(x.tolist() for x in (draws.mean(axis=0), low, high)), strict=True)]
 
 
 class Quantifier:
@@ -158,7 +161,7 @@ class Quantifier:
         self._metric = np.linalg.inv(self._spread + np.eye(K) * (1e-3 + np.trace(self._spread) / K * 0.1))
         self._calibration = calibration
         self._row_covariance = np.stack([_row_covariance(calibration, y) for y in range(K)])
-        self._pool = _FaceSolvers(_draw_confusions(calibration, rng), self._metric)
+        self._pool = SimplexSolvers(_draw_confusions(calibration, rng), self._metric)
         self._pool_noise = rng.standard_normal((2, POOL, K))
         self._pool_starts = rng.dirichlet(np.ones(K), size=POOL)
         self._shrink = np.where(np.arange(POOL) % 2, rng.random(POOL), 1.0)
@@ -167,10 +170,10 @@ class Quantifier:
         self._keep(self._pool.only(which), which)
         self._alone = self
 
-    def _keep(self, solvers: _FaceSolvers, which: NDArray[np.int64]) -> None:
+    def _keep(self, solvers: SimplexSolvers, which: NDArray[np.int64]) -> None:
         self._solvers = solvers
         self._noise, self._starts = self._pool_noise[:, which], self._pool_starts[which]
-        self._at_mean = _FaceSolvers(solvers.confusions.mean(axis=0, keepdims=True), self._metric)
+        self._at_mean = SimplexSolvers(solvers.confusions.mean(axis=0, keepdims=True), self._metric)
 
     def given(self, baseline: Sums, aligned_at_least: float) -> Quantifier:
         """For the deployment whose baseline this is, on the assumption that the baseline is healthy.
@@ -204,16 +207,14 @@ class Quantifier:
         other = copy(self)
         other._baseline = baseline
         other._alone = self._alone
-        other._keep(_FaceSolvers(c / c.sum(axis=2, keepdims=True), self._metric), fitting)
+        other._keep(SimplexSolvers(c / c.sum(axis=2, keepdims=True), self._metric), fitting)
         return other
 
     def estimate(self, sums: Sums) -> Mixture:
         """Mixture of the turns in `sums`. Deterministic. Raises ValueError when there are none."""
-        q = self._means(sums, self._noise[0])
-        p = self._solve(self._solvers, q, self._starts)
-        s = interval(entropy(p))
+        p, sd = self._draws(sums)
+        s, *shares = intervals(np.column_stack([entropy(p), p]))
         low, high, pure = self._tested(sums)
-        shares = [interval(p[:, k]) for k in range(K)]
         if pure is not None:
             shares = [replace(x, high=1.0) if k == pure else replace(x, low=0.0) for k, x in enumerate(shares)]
         aligned = shares[ALIGNED]
@@ -222,9 +223,20 @@ class Quantifier:
             effective_n=sums.effective_n,
             shares=tuple(shares),
             entropy=Interval(s.mean, min(low, s.mean), max(high, s.mean)),
-            entropy_sd=float(entropy(self._at_mean.solve(q[:SAMPLING_DRAWS])).std(ddof=1)),
+            entropy_sd=sd,
             misaligned=Interval(1.0 - aligned.mean, 1.0 - aligned.high, 1.0 - aligned.low),
         )
+
+    def level(self, sums: Sums) -> tuple[float, float]:
+        """(S, its standard deviation from sampling) as `estimate` has them, for the trend; an interval costs more."""
+        p, sd = self._draws(sums)
+        return float(entropy(p).mean()), sd
+
+    def _draws(self, sums: Sums) -> tuple[Floats, float]:
+        """(draws, 5) mixtures, and the standard deviation of S from sampling."""
+        q = self._means(sums, self._noise[0])
+        sd = float(entropy(self._at_mean.solve(q[:SAMPLING_DRAWS])).std(ddof=1))
+        return self._solve(self._solvers, q, self._starts), sd
 
     def _tested(self, sums: Sums) -> tuple[float, float, int | None]:
         """The 90 % interval of S, and the behaviour that may be all there is.
@@ -253,9 +265,9 @@ class Quantifier:
     def _answers(self, sums: Sums, mixtures: Floats) -> Floats:
         """(places, TEST_DRAWS) entropies that windows like this one, of these mixtures, would be given."""
         noise = self._means(sums, self._noise[1][:TEST_DRAWS]) - sums.mean()
-        simulated = np.einsum("byk,my->mbk", self._solvers.confusions[:TEST_DRAWS], mixtures) + noise
+        simulated = mixtures @ self._solvers.confusions[:TEST_DRAWS] + noise[:, None]
         solved = self._at_mean.solve(simulated.reshape(-1, K))
-        return entropy(solved).reshape(len(mixtures), -1)
+        return entropy(solved).reshape(-1, len(mixtures)).T
 
     def _may_be_pure(self, sums: Sums, pure: int, above: float) -> bool:
         """Whether the answers allow that nothing but this behaviour is in the window.
@@ -272,7 +284,7 @@ class Quantifier:
         return bool((alone._answers(sums, np.eye(K)[[ALIGNED]]) >= seen - 1e-9).mean() >= PURE_TAIL_GIVEN)
 
     @staticmethod
-    def _solve(solvers: _FaceSolvers, q: Floats, starts: Floats) -> Floats:
+    def _solve(solvers: SimplexSolvers, q: Floats, starts: Floats) -> Floats:
         """(draws, 5) mixtures: by faces, or by EM from a random start where the confusion is near-singular."""
         p = solvers.solve(q)
         weak = solvers.near_singular
@@ -350,56 +362,3 @@ def _crossing(entropies: Floats, tails: Floats) -> float:
         return float(entropies[0])
     part = (tails[i - 1] - TAILS[0]) / (tails[i - 1] - tails[i])
     return float(entropies[i - 1] + part * (entropies[i] - entropies[i - 1]))
-
-
-class _FaceSolvers:
-    """Least squares on the simplex for many fixed matrices and one metric, with everything but q factored in advance.
-
-    The minimiser lies on one of the 2^5 - 1 faces of the simplex and there solves the problem with "sum to 1" alone;
-    so: solve on every face, keep the solutions that are non-negative, take the best. Exact, no iteration.
-    """
-
-    def __init__(self, confusions: Floats, metric: Floats) -> None:
-        self.confusions = confusions
-        self.near_singular = np.linalg.cond(confusions) > NEAR_SINGULAR
-        self._root = np.linalg.cholesky(metric).T  # cost = |root (q - a p)|^2
-        matrices = np.swapaxes(confusions, 1, 2)  # (B, k, y): mean(q) = matrix @ p
-        self._whitened = self._root @ matrices
-        draws = len(confusions)
-        faces = [f for size in range(1, K + 1) for f in combinations(range(K), size)]
-        self._gain = np.zeros((len(faces), draws, K, K))
-        self._offset = np.zeros((len(faces), draws, K))
-        for i, face in enumerate(faces):
-            a = matrices[:, :, face]
-            size = len(face)
-            kkt = np.zeros((draws, size + 1, size + 1))
-            # the ridge keeps faces of equal rows solvable; it moves no solution by more than rounding
-            kkt[:, :size, :size] = np.swapaxes(a, 1, 2) @ metric @ a + np.eye(size) * 1e-10
-            kkt[:, :size, size] = 1.0
-            kkt[:, size, :size] = 1.0
-            inverse = np.linalg.inv(kkt)
-            self._gain[i][:, face, :] = inverse[:, :size, :size] @ np.swapaxes(a, 1, 2) @ metric
-            self._offset[i][:, face] = inverse[:, :size, size]
-
-    def only(self, which: NDArray[np.int64]) -> _FaceSolvers:
-        """The same for some of the matrices."""
-        other = copy(self)
-        other.confusions, other.near_singular = self.confusions[which], self.near_singular[which]
-        other._whitened = self._whitened[which]
-        other._gain, other._offset = self._gain[:, which], self._offset[:, which]
-        return other
-
-    def solve(self, q: Floats) -> Floats:
-        """(B, 5) means, one for each matrix (or any number for a single one) -> (B, 5) mixtures."""
-        if len(self._whitened) == 1:  # a plain product is several times as fast as einsum
-            p = q @ np.swapaxes(self._gain[:, 0], 1, 2) + self._offset
-            fitted = p @ self._whitened[0].T
-        else:
-            p = np.einsum("fbij,bj->fbi", self._gain, q) + self._offset
-            fitted = np.einsum("bij,fbj->fbi", self._whitened, p)
-        residual = q @ self._root.T - fitted
-        cost = (residual * residual).sum(axis=2)
-        cost = np.where((p >= -1e-9).all(axis=2), cost, np.inf)
-        best = cost.argmin(axis=0)
-        chosen = np.maximum(p[best, np.arange(len(q))], 0.0)
-        return np.asarray(chosen / chosen.sum(axis=1, keepdims=True))

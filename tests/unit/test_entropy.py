@@ -10,7 +10,8 @@ from hypothesis.extra import numpy as hnp
 from scipy.optimize import minimize
 
 from monitor.buckets import Sums
-from monitor.entropy import Calibration, Floats, Mixture, Quantifier, _FaceSolvers, entropy, kl_divergence
+from monitor.entropy import Calibration, Floats, Mixture, Quantifier, entropy, kl_divergence
+from monitor.simplex import SimplexSolvers
 from monitor.taxonomy import K
 from tests.unit.core_cases import CONFUSION, DRIFTED, HEALTHY, answers, calibration, corner, quantifier, sums
 
@@ -105,7 +106,7 @@ def test_solver_equals_a_trusted_one(sharp: float) -> None:
     root = rng.standard_normal((K, K))
     metric = root @ root.T + 0.1 * np.eye(K)
     q = rng.dirichlet(np.full(K, 0.5), size=n) + rng.normal(0, 0.05, (n, K))
-    p = _FaceSolvers(confusions, metric).solve(q)
+    p = SimplexSolvers(confusions, metric).solve(q)
     assert (p >= 0).all()
     assert p.sum(axis=1) == pytest.approx(np.ones(n))
     for i in range(n):
@@ -120,7 +121,7 @@ def test_solver_inverts(p: Floats, seed: int) -> None:
     """Answers that are exactly what a mixture would give are traced back to that mixture."""
     rng = np.random.default_rng(seed)
     confusion = np.stack([rng.dirichlet(np.ones(K) + 8 * np.eye(K)[y]) for y in range(K)])
-    found = _FaceSolvers(confusion[None], np.eye(K)).solve((confusion.T @ p)[None])[0]
+    found = SimplexSolvers(confusion[None], np.eye(K)).solve((confusion.T @ p)[None])[0]
     assert confusion.T @ found == pytest.approx(confusion.T @ p, abs=1e-9)
     if np.linalg.cond(confusion) < 1e3:
         assert found == pytest.approx(p, abs=1e-6)
@@ -128,7 +129,7 @@ def test_solver_inverts(p: Floats, seed: int) -> None:
 
 def test_solver_without_information() -> None:
     """A classifier that answers alike whatever happens yields some mixture on the simplex, not NaN."""
-    p = _FaceSolvers(np.tile(CONFUSION[0], (1, K, 1)), np.eye(K)).solve(CONFUSION[[0]])
+    p = SimplexSolvers(np.tile(CONFUSION[0], (1, K, 1)), np.eye(K)).solve(CONFUSION[[0]])
     assert (p >= 0).all()
     assert p.sum() == pytest.approx(1)
 
