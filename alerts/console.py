@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from monitor.multiplicity import PAGE, TICKET
 from monitor.taxonomy import BEHAVIOURS
 from streams.reasons import printable
 
@@ -43,6 +44,8 @@ def show_summary(summary: dict[str, Any], console: Console) -> None:
         f"events {e['events']:,} = judged {e['judged']:,} + duplicates {e['duplicates']:,} + "
         f"dead letters {e['dead_letters']:,}   (judged: {e['turns']:,} turns)",
     )
+    for reason, count in summary.get("skipped", {}).items():
+        line(console, f"  nothing to judge in {count:,}: {text(reason)}")
     for letter in summary["dead_letters"][:SHOWN_DEAD_LETTERS]:
         line(console, f"  dead letter {text(letter['where'])}: {text(letter['reason'])}")
     left = e["dead_letters"] + e["duplicates"] - SHOWN_DEAD_LETTERS
@@ -63,8 +66,8 @@ def show_summary(summary: dict[str, Any], console: Console) -> None:
 
 def _paging(summary: dict[str, Any]) -> str:
     severities = [a.get("severity") for a in summary["alerts"] if a["state"] == "firing"]
-    listed = severities.count("ticket")
-    return f": {severities.count('page')} page, {listed} listed" if listed else ""
+    listed = severities.count(TICKET)
+    return f": {severities.count(PAGE)} page, {listed} listed" if listed else ""
 
 
 def show_alert(alert: dict[str, Any], console: Console) -> None:
@@ -72,7 +75,7 @@ def show_alert(alert: dict[str, Any], console: Console) -> None:
     state = "" if alert["state"] == "firing" else f", resolved {when(alert['resolved_at'])}"
     raised = when(alert["raised_at"])
     severity = alert.get("severity")
-    listed = ": listed, does not page" if severity == "ticket" else f": {text(severity)}" if severity else ""
+    listed = ": ticket (listed, does not page)" if severity == TICKET else f": {text(severity)}" if severity else ""
     rule = f" {alert['rule']} on {text(alert['series'])}, raised {raised}{state}{listed}"
     line(console, "  ", ("ALERT", "bold red"), rule)
     low, high = alert["onset_interval"]

@@ -1,8 +1,8 @@
 """How soon a change is found, at matched average run length, and whether the promised run length is kept.
 
-    python benchmarks/detection.py [--runs 100] [--null-runs 200] [--only detection,null,cost] [--json]
+    python benchmarks/detection.py [--runs 100] [--null-runs 200] [--only detection,null] [--json]
 
-Three parts, all from fixed seeds, a turn a minute and a bucket a turn:
+Two parts, both from fixed seeds, a turn a minute and a bucket a turn:
 
 detection   median delay in turns and misses, for five changes. Every rival's threshold is set by simulation so that
             its average run length without a change is 10,000 turns, against known healthy traffic of each row; ours is
@@ -11,7 +11,6 @@ detection   median delay in turns and misses, for five changes. Every rival's th
             not found within 10,000 turns. River's detectors run one per behaviour, their joint threshold calibrated.
 null        mean run length of 20,000-turn runs without a change, each with its own baseline estimated from 500 turns,
             judged by a classifier with the errors of a shipped calibration; and its 95 % lower bound.
-cost        seconds for all detectors and estimators of 1,000 series for one closed minute, and bytes of state.
 
 ADWIN and Page-Hinkley are river's own. KSWIN is river's test on 0/1 values, vectorised (river's class takes 4,000
 updates a second): p-values by scipy for the counts of the 30 last and of 30 random earlier of 100 turns.
@@ -22,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,9 +35,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from monitor.baseline import Baseline
 from monitor.buckets import FEATURES, LEVELS, Sums, features_of, to_fixed_point, turn_terms
 from monitor.detectors import _LOG_PRIOR, BETS, FALLS, Increments, log_threshold
-from monitor.entropy import Calibration, Quantifier, entropy
+from monitor.entropy import Calibration, entropy
 from monitor.null_set import NullSet
-from monitor.state import SeriesState
 from monitor.taxonomy import K
 
 Floats = NDArray[np.float64]
@@ -400,63 +397,6 @@ def null(runs: int, turns: int, baseline_turns: int, calibration: Calibration, s
     }
 
 
-# --- cost
-
-
-def cost(series: int = 1000, seed: int = 3) -> dict[str, Any]:
-    """One closed minute of many series: read each state, detectors and, as often as due, estimators, write it back.
-
-    A point is due once an hour and an estimate for the trend at most as often, so a minute carries 1/60 of them.
-    """
-    from monitor.baseline import BaselineRule
-    from monitor.buckets import Bucket
-    from monitor.trajectory import Settings, advance
-
-    rng = np.random.default_rng(seed)
-    calibration, _ = shipped_calibration()
-    answers, quantifier = Answers.erring(calibration, rng), Quantifier(calibration)
-    healthy, rule, settings = CHANGES[1].before, BaselineRule.parse("300"), Settings()
-
-    def bucket(minute: int) -> Bucket:
-        return Bucket(minute, Sums(answers.terms[answers.draw(rng, healthy, (3,))].sum(axis=0)))
-
-    packed = []
-    for _ in range(series):
-        state = SeriesState("v")
-        state.adopt(answers.baseline(rng, healthy, 300), 0)
-        state.next_minute = 60_000 + 30
-        state.last_minute, state.point_due = 60_000 + 29, False
-        state.cell = bucket(0).sums
-        packed.append(state.pack())
-        NullSet.of(state.baseline)
-        Increments(NullSet.of(state.baseline))
-    fresh = [bucket(60_030) for _ in range(series)]
-    started = time.perf_counter()
-    states = []
-    for data, b in zip(packed, fresh, strict=True):
-        state = SeriesState.unpack(data)
-        for _ in advance(state, [], [b], quantifier, rule, settings, closed_until=60_031):
-            pass
-        states.append(state.pack())
-    minute = time.perf_counter() - started
-    started = time.perf_counter()
-    some = 20
-    for data in states[:some]:
-        state = SeriesState.unpack(data)
-        state.cell = Sums(state.cell.values * 40)
-        state.cell_from = 60_030 - 70
-        for _ in advance(state, [bucket(60_000 + m) for m in range(30)], [bucket(60_059)], quantifier, rule, settings):
-            pass
-    hourly = (time.perf_counter() - started) / some
-    return {
-        "series": series,
-        "detectors_seconds": minute,
-        "estimators_seconds_each": hourly,
-        "seconds_a_minute": minute + series * hourly / 60,
-        "bytes_of_state": max(len(s) for s in states),
-    }
-
-
 # --- output
 
 
@@ -477,7 +417,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=100, help="of each row of the detection table [100]")
     parser.add_argument("--null-runs", type=int, default=200)
-    parser.add_argument("--only", default="detection,null,cost")
+    parser.add_argument("--only", default="detection,null")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     out: dict[str, Any] = {}
@@ -499,10 +439,6 @@ def main() -> None:
         out["null"] = null(args.null_runs, 2 * RUN_LENGTH, 500, calibration) | {"classifier": version}
         if not args.json:
             print("\nnull:", json.dumps(out["null"], indent=2))
-    if "cost" in args.only:
-        out["cost"] = cost()
-        if not args.json:
-            print("\ncost:", json.dumps(out["cost"], indent=2))
     if args.json:
         print(json.dumps(out, indent=2))
 

@@ -1,6 +1,6 @@
 """Coverage of the 90 % intervals of alignment work, rates and irreversibility on simulated trajectories.
 
-    python benchmarks/gamma.py [--trajectories 500] [--seed 1] [--json]
+    python benchmarks/gamma.py [--trajectories 500] [--seed 1] [--case NAME] [--json]
 
 Trajectories follow design 3.4's dynamics with known r, gamma and D (monitor/second_law.py, exact), are seen at random
 times, and each time as a multinomial sample of turns. `coverage` returns the same rows to other programs.
@@ -10,22 +10,37 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.coverage import Answers, sums_of
+from classifiers import linear
 from monitor.alignment_work import WorkFilter, log_odds
-from monitor.entropy import entropy
+from monitor.baseline import BaselineRule
+from monitor.buckets import Bucket
+from monitor.entropy import Quantifier, entropy
 from monitor.estimates import Estimate, Result
 from monitor.irreversibility import irreversibility, production
 from monitor.paired_work import Stressed, paired
 from monitor.relaxation import decay_rate, held_level, restoring_rate
 from monitor.second_law import simulate, softmax
+from monitor.state import SeriesState
+from monitor.store.trajectories import point_row
+from monitor.trajectory import MINUTES_PER_DAY, WINDOWS_MINUTES, Learned, Point, Settings, advance
+from monitor.work_values import work_of
 
 Floats = NDArray[np.float64]
+START = 29_453_760
+"""2026-01-01 00:00 UTC, minutes since 1970."""
 Outcomes = Iterator[tuple[str, float, Result]]
 """(figure, truth, estimate) of one trajectory after another."""
 
@@ -86,6 +101,50 @@ def restored(n: int, rng: np.random.Generator, *, kappa: float, sd: float, basel
         variance = 0.03**2 * rng.uniform(0.5, 2, len(t))
         seen = s + np.sqrt(variance) * rng.standard_normal(len(t))
         yield "kappa", kappa, restoring_rate(t, seen, variance, baseline=0.6 if baseline else None)
+
+
+def averaged(n: int, rng: np.random.Generator, *, kappa: float, window: float, windows: int) -> Outcomes:
+    """The same S seen as means over windows that touch, of 0.02 nats of error: what stored points are."""
+    parts = 12
+    for _ in range(n):
+        t = np.arange(windows * parts) * window / parts
+        s = simulate(t, r=kappa, gamma=0.0, diffusion=kappa * 0.1**2, goals=1, seed=rng)[0, :, 0]
+        seen = 0.6 + s.reshape(windows, parts).mean(axis=1) + 0.02 * rng.standard_normal(windows)
+        ends = (1 + np.arange(windows)) * window
+        yield "kappa", kappa, restoring_rate(ends, seen, np.full(windows, 0.02**2), window=window)
+
+
+def watched(
+    n: int, rng: np.random.Generator, *, depth: float, turns: int, confusion: str, days: int = 24, daily: int = 4
+) -> Outcomes:
+    """gamma_eff and depth as `watch` tells them: turns judged with errors, buckets, baseline, points, work_of.
+
+    confusion : of the deployment: "shipped", another one each time, as far from the shipped calibration as that says;
+        "calibration", the shipped one's own.
+    """
+    calibration = linear.load().calibration
+    quantifier, answers, r = Quantifier(calibration), Answers(calibration), 0.5
+    rule, settings = BaselineRule.parse("500"), Settings(min_window_turns=60)
+    for _ in range(n):
+        own = answers.confusion(rng) if confusion == "shipped" else calibration.mean
+        t = np.arange(days * daily) / daily
+        p = softmax(simulate(t, r=r, gamma=r * depth, diffusion=0.05, seed=rng)[0])
+        buckets = [
+            Bucket(START + round(at * MINUTES_PER_DAY) + 30, sums_of(answers.of(rng, own, shares, turns)))
+            for at, shares in zip(t, p, strict=True)
+        ]
+        since, points, lens = math.inf, [], quantifier
+        for o in advance(SeriesState("v"), [], buckets, quantifier, rule, settings):
+            if isinstance(o, Learned):
+                since = o.baseline.last_minute + 1
+                lens = quantifier.given(o.baseline.sums, settings.baseline_aligned_at_least)
+            elif isinstance(o, Point) and o.t > since:
+                points.append(point_row(1, "v", o))
+        windows = {m: [x for x in points if x["window_minutes"] == m] for m in WINDOWS_MINUTES}
+        found = work_of(windows[MINUTES_PER_DAY][-1], windows, 2 * r, 0.0, fits=lens is not quantifier)
+        yield "gamma_eff", r * depth, found.gamma
+        aligned = p[-daily:, 0].mean()
+        yield "depth", float(np.log(4 * aligned / (1 - aligned)) / np.log(5)), found.depth
 
 
 def followed(n: int, rng: np.random.Generator, *, wander: float) -> Outcomes:
@@ -158,6 +217,12 @@ CASES: dict[str, Callable[[int, np.random.Generator], Outcomes]] = {
     "S, kappa 1, baseline known": partial(restored, kappa=1.0, sd=0.1, baseline=True),
     "S, kappa 1": partial(restored, kappa=1.0, sd=0.1, baseline=False),
     "S, kappa 0.3": partial(restored, kappa=0.3, sd=0.1, baseline=False),
+    "S by the hour, kappa 4": partial(averaged, kappa=4.0, window=1 / 24, windows=720),
+    "S by the day, kappa 0.5": partial(averaged, kappa=0.5, window=1.0, windows=60),
+    "watched, L 3.5, 100 a day": partial(watched, depth=3.5, turns=25, confusion="shipped"),
+    "watched, L 3.5, 300 a day": partial(watched, depth=3.5, turns=75, confusion="shipped"),
+    "watched, L 4.5, 100 a day": partial(watched, depth=4.5, turns=25, confusion="shipped"),
+    "watched, errs as known": partial(watched, depth=3.5, turns=25, confusion="calibration"),
     "followed, gamma constant": partial(followed, wander=0.0),
     "followed, gamma wanders 0.1": partial(followed, wander=0.1),
     "followed, gamma wanders 0.5": partial(followed, wander=0.5),
@@ -197,10 +262,11 @@ def coverage(case: str, trajectories: int, seed: int) -> list[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trajectories", type=int, default=500)
+    parser.add_argument("--case", choices=CASES, action="append", help="only this one (repeatable)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     options = parser.parse_args()
-    rows = [row for case in CASES for row in coverage(case, options.trajectories, options.seed)]
+    rows = [row for case in options.case or CASES for row in coverage(case, options.trajectories, options.seed)]
     print(f"{'case':28} {'figure':24} {'truth':>8} {'mean':>8} {'width':>8} {'coverage':>9} {'refused':>8}")
     for r in rows:
         figures = f"{r.truth:8.3f} {r.mean_value:8.3f} {r.mean_width:8.3f} {r.coverage:9.1%}"

@@ -89,17 +89,17 @@ def margin(gamma: Result, r: float, goals: int = K) -> Result:
     return gamma.times(1 / critical(r, goals), "gamma_crit")
 
 
-def depth(level: float, variance: float, goals: int = K) -> Result:
+def depth(level: float, low: float, high: float, goals: int = K) -> Result:
     """L / ln N: what the margin is at equilibrium, whatever the rate; shown where r is not known.
 
     Parameters
     ----------
-    level, variance : L and its variance, from `log_odds`.
+    level, low, high : L, from `log_odds`, and the ends of its 90 % interval.
     """
-    if not (math.isfinite(level) and math.isfinite(variance) and variance > 0 and goals >= 2):
-        return Refusal("log-odds and variance must be finite, and the variance positive")
+    if not (math.isfinite(low) and math.isfinite(high) and low <= level <= high and goals >= 2):
+        return Refusal("log-odds must be finite, and within their interval")
     scale = math.log(goals)
-    return normal_estimate(level / scale, math.sqrt(variance) / scale, "ln N", "log-odds over ln N")
+    return Estimate(level / scale, low / scale, high / scale, "ln N", "log-odds over ln N")
 
 
 _SPREADS: Final = (0.001, 0.01, 0.05, 0.2)

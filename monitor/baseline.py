@@ -72,6 +72,17 @@ class BaselineRule:
                 f"baseline {text!r} is not understood; write 300 (turns), 7d, 300+24h, or 2026-01-01..2026-01-08"
             ) from None
 
+    @property
+    def text(self) -> str:
+        """What `parse` reads as this rule.
+
+        >>> BaselineRule.parse("7d").text
+        '50+168h'
+        """
+        if self.start is not None and self.end is not None:
+            return f"{self.start.isoformat()}..{self.end.isoformat()}"
+        return f"{self.turns}+{self.hours:g}h" if self.hours else str(self.turns)
+
     def wants(self, minute: int) -> bool:
         """Whether the traffic of a minute may be learned from."""
         at = _EPOCH + timedelta(minutes=minute)

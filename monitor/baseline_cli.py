@@ -13,6 +13,7 @@ import msgspec
 
 from monitor import config as configuration
 from monitor.taxonomy import BEHAVIOURS
+from streams.formats import FORMATS
 from streams.reasons import printable
 
 if TYPE_CHECKING:
@@ -182,12 +183,15 @@ def compare(context: click.Context, series: str, window: str, url: str | None, t
     for name in (*BEHAVIOURS, "misaligned"):
         before, after = (x["misaligned"] if name == "misaligned" else x["shares"][name] for x in (b, now))
         c = found["changes"][name]
-        sure = f", {_probability(c['probability'])}" if "no sign" not in c["in_words"] else ""
         _say(
             f"  {name:<20} {_percent(before):>22} {_percent(after):>22}   "
-            f"{100 * c['mean']:+.1f} ({100 * c['low']:+.1f} to {100 * c['high']:+.1f}): {c['in_words']}{sure}"
+            f"{100 * c['mean']:+.1f} ({100 * c['low']:+.1f} to {100 * c['high']:+.1f}): {_moved(c)}"
         )
-    _say(f"  {'S, nats':<20} {_nats(b['S'])[:-5]:>22} {_nats(now['S'])[:-5]:>22}")
+    c = found["changes"]["S"]
+    _say(
+        f"  {'S, nats':<20} {_nats(b['S'])[:-5]:>22} {_nats(now['S'])[:-5]:>22}   "
+        f"{c['mean']:+.2f} ({c['low']:+.2f} to {c['high']:+.2f}): {_moved(c)}"
+    )
     _say(f"  KL(window || baseline) {found['kl_to_baseline']:.3f} nats")
     moved = found["changed_features"]
     _say(
@@ -205,7 +209,7 @@ def compare(context: click.Context, series: str, window: str, url: str | None, t
 )
 @click.option("--sample", type=click.IntRange(50), default=2000, show_default=True, help="Turns a series, at most.")
 @click.option("--force", is_flag=True, help="Also from turns that are unlike the baseline's.")
-@click.option("--format", "log_format", type=click.Choice(["auto", "canonical", "openai", "anthropic"]), help="[auto]")
+@click.option("--format", "log_format", type=click.Choice(["auto", *FORMATS]), help="[auto]")
 @click.option("--deployment", metavar="NAME", help="Name for transcripts that carry none.")
 @click.option("--series-by", metavar="LABEL", multiple=True, help="As given to `watch` (repeatable).")
 @_db
@@ -333,8 +337,12 @@ def _nats(x: dict[str, float]) -> str:
     return f"{x['mean']:.2f} ({x['low']:.2f}-{x['high']:.2f}) nats"
 
 
-def _probability(p: float) -> str:
-    return "more than 99 %" if p > 0.99 else f"{100 * p:.0f} %"
+def _moved(change: dict[str, Any]) -> str:
+    """`very likely rose, 98 %`, or `no sign of a change`."""
+    words, p = change["in_words"], change["probability"]
+    if "no sign" in words:
+        return str(words)
+    return f"{words}, {'more than 99 %' if p > 0.99 else f'{100 * p:.0f} %'}"
 
 
 def _when(iso: str | None) -> str:

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Engine
 from alerts.reasons import interval_values, mixture_values, total
 from monitor.baseline import FEWEST, Baseline, BaselineRule, changed_features, unsteady
 from monitor.buckets import FEATURES, LEVELS, Bucket
-from monitor.entropy import Quantifier, interval, kl_divergence
+from monitor.entropy import Quantifier, entropy, interval, kl_divergence
 from monitor.errors import ConfigError, StoreError
 from monitor.state import SeriesState
 from monitor.steps import MOST_TRIES
@@ -50,8 +50,8 @@ MAX_REASON: Final = 500
 SHOWN_NAMES: Final = 5
 """Series that an error about a name lists."""
 _WORDS: Final = ((0.995, "almost certainly"), (0.975, "very likely"), (0.9, "probably"))
-"""From which probability on a share is said to have moved one way. Where nothing has changed, chance alone says so of
-1, 5 and 20 in 100 shares."""
+"""From which probability on a share, or S, is said to have moved one way. Where nothing has changed, chance alone says
+so of 1, 5 and 20 in 100 shares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +218,8 @@ def compare_values(engine: Engine, name: str, window_minutes: int, lens: Lens) -
         raise ConfigError(f"series {printable(series.key.name)} has had no turn since its baseline to compare with it")
     quantifier = lens.on(baseline)
     before, after = quantifier.estimate(baseline.sums), quantifier.estimate(window)
-    draws = quantifier.changes(baseline.sums, window)
+    earlier, later = quantifier.pairs(baseline.sums, window)
+    draws = later - earlier
     p = before.p + 1e-6
     return {
         "series": series.key.name,
@@ -228,7 +229,7 @@ def compare_values(engine: Engine, name: str, window_minutes: int, lens: Lens) -
         "now": mixture_values(after),
         "kl_to_baseline": round(kl_divergence(after.p, p / p.sum()), 5),
         "changes": {b: _change_values(draws[:, k]) for k, b in enumerate(BEHAVIOURS)}
-        | {"misaligned": _change_values(-draws[:, ALIGNED])},
+        | {"misaligned": _change_values(-draws[:, ALIGNED]), "S": _change_values(entropy(later) - entropy(earlier))},
         "changed_features": changed_features(baseline.sums, window),
     }
 

@@ -298,8 +298,16 @@ class Quantifier:
         Whatever the classifier gets wrong in the same way in both windows cancels, so a change is known better than the
         difference of two intervals would have it.
         """
-        later = self._solve(self._solvers, self._means(after, self._noise[1]), self._starts)
-        return later - self._solve(self._solvers, self._means(before, self._noise[0]), self._starts)
+        earlier, later = self.pairs(before, after)
+        return later - earlier
+
+    def pairs(self, before: Sums, after: Sums) -> tuple[Floats, Floats]:
+        """(draws, 5) mixtures of two windows, under the same draw of the confusion each."""
+        earlier, later = (
+            self._solve(self._solvers, self._means(sums, noise), self._starts)
+            for sums, noise in zip((before, after), self._noise, strict=True)
+        )
+        return earlier, later
 
     def inverted(self, mean: Floats, covariance: Floats) -> Floats:
         """(draws, 5) mixtures behind a mean answer (5,) of this classifier known with a covariance (5, 5).

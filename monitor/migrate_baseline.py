@@ -29,9 +29,9 @@ from monitor.state import SeriesState
 from monitor.store import reads
 from monitor.store.baselines import MIGRATED, Origin, add_baseline, baselines, in_force
 from monitor.store.trajectories import end_alerts, replace_state
-from monitor.transcript import Turn, minute_of, time_of, turns_of
+from monitor.transcript import Event, Turn, minute_of, time_of, turns_of
 from streams.files import FileSource
-from streams.formats import BadEvent, Decoder, Limits
+from streams.formats import Decoder, Limits
 from streams.reasons import printable
 
 BATCH: Final = 256
@@ -151,10 +151,9 @@ def _turns(sources: Iterable[FileSource], config: Config, now: datetime) -> Iter
             for line in chunk.lines:
                 if line.data is None:
                     continue
-                try:
-                    yield from turns_of(decoder.decode(line.data, now))
-                except BadEvent:
-                    continue
+                for event in decoder.decode_all(line.data, now):
+                    if isinstance(event, Event):
+                        yield from turns_of(event)
 
 
 def _rank(turn: Turn) -> int:

@@ -95,41 +95,63 @@ def _spacing(series: Series) -> float:
     return float(np.median(steps[steps > 0]))
 
 
-def _surface(series: Series, rates: Floats, noises: Floats, free: str, dip: float = 0.0) -> Surface:
+def _surface(
+    series: Series, rates: Floats, noises: Floats, free: str, dip: float = 0.0, window: float = 0.0
+) -> Surface:
     """Filter the series at every (rate, noise).
 
     free : "mean", stationary about an unknown mean; "start", decaying to 0 from an unknown start; "none", stationary
     about 0.
     dip : the process's variance times this is how far the series lies below what is meant (`_dip`).
+    window : days before its time over which each value is a mean; 0 for values of a moment.
     """
     r = rates[:, None]
+    # from the process at a window's start to its mean over it, and to the process at its end
+    to_mean, to_end = (-np.expm1(-r * window) / (r * window) if window else np.ones_like(r)), np.exp(-r * window)
+    mean_noise, both_noise, end_noise = _window_noises(r * window)
     stationary = noises[None, :] / -np.expm1(-2 * r * _spacing(series))
     shape = stationary.shape
     variance = np.zeros(shape) if free == "start" else stationary
     level, column = np.zeros(shape), np.zeros(shape)
     yy, xy, xx, log_det = (np.zeros(shape) for _ in range(4))
     since_start = np.ones_like(r)
-    steps = [*np.diff(series.times).tolist(), 0.0]
+    steps = [*np.maximum(np.diff(series.times) - window, 0.0).tolist(), 0.0]
     for y, v, dt in zip(series.values.tolist(), series.variances.tolist(), steps, strict=True):
-        spread = variance + v
+        spread = to_mean * to_mean * variance + mean_noise * stationary + v
         lowered = dip * stationary * (1.0 - since_start * since_start if free == "start" else 1.0)
-        miss = y + lowered - level
-        gain = variance / spread
+        miss = y + lowered - to_mean * level
+        across = to_mean * to_end * variance + both_noise * stationary
+        gain = across / spread
         yy += miss * miss / spread
         log_det += np.log(spread)
         keep = np.exp(-r * dt)
         if free != "none":
-            column_miss = (since_start if free == "start" else 1.0) - column
+            column_miss = (since_start if free == "start" else 1.0) - to_mean * column
             xy += column_miss * miss / spread
             xx += column_miss * column_miss / spread
-            column = keep * (column + gain * column_miss)
+            column = keep * (to_end * column + gain * column_miss)
             since_start = since_start * keep
-        level = keep * (level + gain * miss)
-        variance = keep * keep * (gain * v) + stationary * -np.expm1(-2 * r * dt)
+        level = keep * (to_end * level + gain * miss)
+        left = to_end * to_end * variance + end_noise * stationary - gain * across
+        variance = keep * keep * left + stationary * -np.expm1(-2 * r * dt)
     if free == "none":
         return Surface(rates, noises, -0.5 * (log_det + yy), np.zeros(shape), np.zeros(shape))
     log_likelihood = -0.5 * (log_det + yy - xy * xy / xx + np.log(xx))
     return Surface(rates, noises, log_likelihood, xy / xx, 1 / xx)
+
+
+def _window_noises(x: Floats) -> tuple[Floats, Floats, Floats]:
+    """What noise adds within a window of x relaxation times, in stationary variances: to the variance of the process's
+    mean over it, to the covariance of that with the process at its end, and to the variance of the latter.
+
+    The mean of an Ornstein-Uhlenbeck process over a window is smoother than the process (Working 1960).
+    """
+    e = np.exp(-x)
+    small = x < 1e-3  # the exact differences cancel to rounding, the leading terms do not
+    y = np.where(small, 1.0, x)
+    mean = np.where(small, 2 * x / 3, (2 * y - 3 + 4 * e - e * e) / y**2)
+    both = np.where(small, x, (1 - e) ** 2 / y)
+    return np.maximum(mean, 0.0), both, -np.expm1(-2 * x)
 
 
 def _log_spaced(a: float, b: float, n: int) -> Floats:
@@ -150,15 +172,15 @@ def _noise_range(series: Series) -> tuple[float, float]:
     return 1e-6 * scale, 10 * scale
 
 
-def _searched(series: Series, free: str, dip: float = 0.0) -> Surface:
+def _searched(series: Series, free: str, dip: float = 0.0, window: float = 0.0) -> Surface:
     """The surface where it matters: a coarse look over all rates, then a fine one around the top."""
     slowest, fastest = _SLOWEST / series.span, _FASTEST / _spacing(series)
     rates = _log_spaced(slowest, max(fastest, 2 * slowest), _COARSE[0])
     noises = _log_spaced(*_noise_range(series), _COARSE[1])
-    coarse = _surface(series, rates, noises, free, dip)
+    coarse = _surface(series, rates, noises, free, dip, window)
     high = coarse.log_likelihood > coarse.log_likelihood.max() - _CLOSE
     rates, noises = _around(rates, high.any(axis=1), _FINE[0]), _around(noises, high.any(axis=0), _FINE[1])
-    return _surface(series, rates, noises, free, dip)
+    return _surface(series, rates, noises, free, dip, window)
 
 
 def _around(nodes: Floats, high: NDArray[np.bool_], n: int) -> Floats:
@@ -197,9 +219,8 @@ _RATE_METHOD: Final = "Ornstein-Uhlenbeck with known observation errors, restric
 
 def _rate(series: Series, surface: Surface, what: str) -> Result:
     # flat prior on the noise variance, whose nodes are log-spaced
-    top = surface.log_likelihood.max()
-    weight = np.exp(surface.log_likelihood - top) * surface.noises
-    log_rate, lo, hi = _interval(np.log(surface.rates), np.log(weight.sum(axis=1)) + top)
+    profile = np.logaddexp.reduce(surface.log_likelihood + np.log(surface.noises), axis=1)
+    log_rate, lo, hi = _interval(np.log(surface.rates), profile)
     spacing = _spacing(series)
     if hi is None and lo is None:
         return Refusal(f"{what} is not identified: what moves is no more than the errors of single points explain")
@@ -211,7 +232,7 @@ def _rate(series: Series, surface: Surface, what: str) -> Result:
 
 
 def restoring_rate(
-    times: ArrayLike, values: ArrayLike, variances: ArrayLike, *, baseline: float | None = None
+    times: ArrayLike, values: ArrayLike, variances: ArrayLike, *, baseline: float | None = None, window: float = 0.0
 ) -> Result:
     """kappa, the rate at which S returns to its baseline; falling towards 0 it warns of a tipping point.
 
@@ -221,21 +242,26 @@ def restoring_rate(
     values : (n,) S, nats (or any other level).
     variances : (n,) of their errors, from sampling alone.
     baseline : the level returned to; None takes it as unknown and constant.
+    window : days before its time over which each value is a mean; 0 for values of a moment. Windows may touch.
 
     Returns
     -------
     1/day; the interval may begin at 0. Refused with fewer than 20 points, when the points lie too far apart to see a
-    return, when none is seen, and when nothing moves beyond the points' own errors.
+    return, when none is seen, when nothing moves beyond the points' own errors, and when windows overlap.
     """
     series = series_of(times, values, variances, FEWEST_POINTS)
     if isinstance(series, Refusal):
         return series
+    if not (math.isfinite(window) and window >= 0):
+        return Refusal(f"a window must be a number of days, not {window}")
+    if (overlap := np.diff(series.times) < window * (1 - 1e-6)).any():
+        return Refusal(f"windows overlap at point {int(overlap.argmax()) + 1}")
     if baseline is None:
-        return _rate(series, _searched(series, "mean"), "kappa")
+        return _rate(series, _searched(series, "mean", window=window), "kappa")
     if not math.isfinite(baseline):
         return Refusal("the baseline is not finite")
     around = Series(series.times, series.values - baseline, series.variances)
-    return _rate(around, _searched(around, "none"), "kappa")
+    return _rate(around, _searched(around, "none", window=window), "kappa")
 
 
 def half_life(kappa: Result) -> Result:

@@ -50,7 +50,7 @@ class SeriesState:
     extensions: int = 0
     """How often learning was made twice as long because its traffic was changing."""
     rule: str | None = None
-    """Rule of this learning alone (monitor.baseline.BaselineRule), given when it was asked for."""
+    """Rule of this learning (monitor.baseline.BaselineRule): given when it was asked for, or else when it began."""
     relearn_reason: str | None = None
     """Why the series learns anew; None when it learns for the first time."""
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from alerts.reasons import VALUE_DRIFT, interval_values, mixture_values
+from alerts.reasons import interval_values, mixture_values
+from alerts.severity import severities
 from monitor import prediction_powered
 from monitor.baseline import BaselineRule
 from monitor.buckets import Sums
-from monitor.detectors import log_threshold
-from monitor.multiplicity import PAGE, TICKET, paging
+from monitor.entropy import Quantifier
 from monitor.state import SeriesState
 from monitor.steps import Stepper
 from monitor.store import reads
@@ -22,7 +21,7 @@ from monitor.store.baselines import baselines, in_force
 from monitor.store.trajectories import Alert
 from monitor.store.writes import Offset
 from monitor.taxonomy import BEHAVIOURS
-from monitor.trajectory import MINUTES_PER_DAY, WINDOWS_MINUTES, Settings
+from monitor.trajectory import MINUTES_PER_DAY, WINDOWS_MINUTES
 from monitor.transcript import minute_of, time_of
 from monitor.work_values import work_values
 
@@ -32,8 +31,13 @@ def summarise(engine: Engine, offsets: Sequence[Offset], stepper: Stepper) -> di
     with engine.connect() as connection:
         found = reads.all_series(connection)
         states = [SeriesState(stepper.version) if s.state is None else SeriesState.unpack(s.state) for s in found]
-        series = [_series(connection, s, state, stepper) for s, state in zip(found, states, strict=True)]
-    _set_severities(series, states, stepper.settings)
+        alerts = [reads.alerts(connection, s.id) for s in found]
+        severity = severities(list(zip(states, alerts, strict=True)), stepper.settings)
+        series = [
+            _series(connection, s, state, stepper)
+            | {"alerts": [alert_values(a, s.key.name, severity.get(a.id)) for a in own]}
+            for s, state, own in zip(found, states, alerts, strict=True)
+        ]
     return {
         "sources": [o.source for o in offsets],
         "classifier": stepper.version,
@@ -45,33 +49,12 @@ def summarise(engine: Engine, offsets: Sequence[Offset], stepper: Stepper) -> di
     }
 
 
-def _set_severities(series: list[dict[str, Any]], states: Sequence[SeriesState], settings: Settings) -> None:
-    """Say of each firing alert whether it pages, within the budget of all series, or is only listed."""
-    standing = [[a for a in s["alerts"] if a["state"] == "firing"] for s in series]
-    evidence = []
-    for alerts, state in zip(standing, states, strict=True):
-        worse = any(_may_page(a) for a in alerts)
-        # an alert from before evidence went on is taken at its alarm
-        known = (
-            log_threshold(settings.false_alarm_every_days) if state.standing is None else state.standing.log_evidence
-        )
-        evidence.append(known if worse else -math.inf)
-    armed = max(1, sum(s.baseline is not None for s in states), sum(map(bool, standing)))
-    have = [i for i, alerts in enumerate(standing) if alerts]
-    pages = paging([evidence[i] for i in have], armed, settings.page_every_days)
-    for i, page in zip(have, pages, strict=True):
-        for alert in standing[i]:
-            alert["severity"] = PAGE if page and _may_page(alert) else TICKET
-
-
-def _may_page(alert: dict[str, Any]) -> bool:
-    """Limits that a person set promise nothing about false alarms, and nobody is woken up for an improvement."""
-    return alert["rule"] == VALUE_DRIFT and not alert["values"].get("better", False)
-
-
 def _series(connection: Any, series: reads.StoredSeries, state: SeriesState, stepper: Stepper) -> dict[str, Any]:
     count = reads.turn_count(connection, series.id)
-    now = _current(connection, series.id, state, stepper)
+    lens = stepper.quantifier
+    if state.baseline is not None:
+        lens = lens.given(state.baseline.sums, stepper.settings.baseline_aligned_at_least)
+    now = _current(connection, series.id, state, stepper, lens)
     return {
         "series": series.key.name,
         "deployment": series.key.deployment,
@@ -80,14 +63,17 @@ def _series(connection: Any, series: reads.StoredSeries, state: SeriesState, ste
         "turns": count.turns,
         "first": _iso(count.first),
         "last": _iso(count.last),
-        "baseline": _baseline(connection, series.id, state, stepper),
+        "baseline": _baseline(connection, series.id, state, stepper, lens),
         "now": now,
-        "alerts": [alert_values(a, series.key.name) for a in reads.alerts(connection, series.id)],
     }
 
 
-def _current(connection: Any, series_id: int, state: SeriesState, stepper: Stepper) -> dict[str, Any] | None:
+def _current(
+    connection: Any, series_id: int, state: SeriesState, stepper: Stepper, lens: Quantifier
+) -> dict[str, Any] | None:
     """The latest point of the 24 h window, else of the longest that has one."""
+    # a baseline that cannot be taken for healthy leaves the quantifier as it was
+    fits = state.baseline is None or lens is not stepper.quantifier
     version, settings = stepper.version, stepper.settings
     for minutes in (MINUTES_PER_DAY, *reversed(WINDOWS_MINUTES)):
         p = reads.latest_point(connection, series_id, version, minutes)
@@ -104,7 +90,13 @@ def _current(connection: Any, series_id: int, state: SeriesState, stepper: Stepp
                 "evidence": round(p["evidence"], 5),
                 "labelled": labelled_values(connection, series_id, version, p["t"], minutes),
                 "alignment_work": work_values(
-                    connection, series_id, version, p, _estimated_alike_since(connection, series_id, state), settings
+                    connection,
+                    series_id,
+                    version,
+                    p,
+                    _estimated_alike_since(connection, series_id, state),
+                    settings,
+                    fits=fits,
                 ),
             }
     return None
@@ -168,45 +160,52 @@ def _triple(point: Any, name: str) -> dict[str, float]:
     }
 
 
-def _baseline(connection: Any, series_id: int, state: SeriesState, stepper: Stepper) -> dict[str, Any]:
+def _baseline(
+    connection: Any, series_id: int, state: SeriesState, stepper: Stepper, lens: Quantifier
+) -> dict[str, Any]:
     b = state.baseline
     if b is None:
         return learning_values(state, stepper.rule)
-    quantifier = stepper.quantifier.given(b.sums, stepper.settings.baseline_aligned_at_least)
     stored = in_force(baselines(connection, series_id), state.classifier_version)
     return {
         "state": "frozen",
         "from": time_of(b.first_minute).isoformat(),
         "to": time_of(b.last_minute + 1).isoformat(),
         "warning": "" if stored is None else stored.origin.warning,
-        **mixture_values(quantifier.estimate(b.sums)),
+        **mixture_values(lens.estimate(b.sums)),
     }
 
 
 def learning_values(state: SeriesState, rule: BaselineRule) -> dict[str, Any]:
     """How far a series has learned, by its own rule or else by `rule`."""
-    wanted = (rule if state.rule is None else BaselineRule.parse(state.rule)).times(2**state.extensions)
+    own = rule if state.rule is None else BaselineRule.parse(state.rule)
+    wanted = own.times(2**state.extensions)
     hours = 0.0
     if state.learning_from is not None and state.last_minute is not None:
         hours = (state.last_minute + 1 - state.learning_from) / 60
-    warning = f"its traffic was changing: learning {2**state.extensions} times as long" if state.extensions else ""
+    warnings = []
+    if state.extensions:
+        warnings.append(f"its traffic was changing: learning {2**state.extensions} times as long")
+    if own != rule and state.relearn_reason is None:
+        warnings.append(f"it keeps to the rule it began with, {own.text}; to change it: valuedrift baseline relearn")
     return {
         "state": "learning",
         "turns": state.learning.n,
         "of_turns": wanted.turns,
         "hours": round(hours, 2),
         "of_hours": wanted.hours,
-        "warning": warning,
+        "warning": "; ".join(warnings),
     }
 
 
-def alert_values(alert: Alert, series: str) -> dict[str, Any]:
-    """An alert as plain values."""
+def alert_values(alert: Alert, series: str, severity: str | None) -> dict[str, Any]:
+    """An alert as plain values; `severity` (alerts.severity) is None once it is resolved."""
     return {
         "id": alert.id,
         "series": series,
         "rule": alert.rule,
         "state": "firing" if alert.firing else "resolved",
+        "severity": severity,
         "raised_at": _iso(alert.raised_at),
         "resolved_at": _iso(alert.resolved_at),
         "onset": _iso(alert.onset),

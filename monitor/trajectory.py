@@ -6,9 +6,9 @@ that the store keeps, so a series resumes to the last bit.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 import msgspec
@@ -23,7 +23,7 @@ from monitor.baseline import (
     changed_features,
     unsteady,
 )
-from monitor.buckets import Bucket, Sums
+from monitor.buckets import Bucket, Ints, Sums
 from monitor.detectors import EDetector, Increments, Onset, bets_on, locate_onset, log_threshold
 from monitor.drift import Slope
 from monitor.entropy import Mixture, Quantifier, kl_divergence
@@ -37,9 +37,14 @@ MINUTES_PER_DAY: Final = 1440
 WINDOWS_MINUTES: Final = (60, MINUTES_PER_DAY, 7 * MINUTES_PER_DAY)
 """1 h, 24 h, 7 d."""
 POINT_EVERY_MINUTES: Final = 60
-"""Trajectory resolution; detectors advance every minute."""
+"""Trajectory resolution, of which every window is a multiple; detectors advance every minute."""
 REARM_MINUTES: Final = 6 * 60
 """After an alarm the detectors rest so long; then they look for other behaviours that moved."""
+MISFIT: Final = (
+    "the answers to its turns fit no healthy deployment, as the classifier is calibrated: "
+    "shares and S may lie outside their intervals more often than in 10 %"
+)
+"""Warning of a baseline under which monitor.entropy.Quantifier.given assumes nothing."""
 _LARGEST_LOG: Final = 700.0
 """Evidence is shown up to exp of this; the detectors themselves keep logs."""
 
@@ -129,15 +134,22 @@ def advance(
 
     Parameters
     ----------
-    recent : buckets of the longest window before `state.next_minute`, in time order, one a minute.
+    recent : buckets of the longest window before `state.next_minute`, in time order, one a minute; read only when a
+        point is due.
     fresh : buckets from `state.next_minute` on, in time order, one a minute.
     closed_until : minutes before this are closed; None closes all. The hour of the last bucket gets its point when it
         is closed.
+
+    Raises
+    ------
+    ValueError : a fresh bucket lies before `state.next_minute`, or before the one ahead of it.
     """
     step = _Step(state, quantifier, rule, settings, _Windows(recent))
     for bucket in fresh:
         if closed_until is not None and bucket.minute >= closed_until:
             break
+        if bucket.minute < state.next_minute:
+            raise ValueError(f"minute {bucket.minute} runs backwards: the series is at {state.next_minute}")
         if points_due_before(state, bucket.minute):
             yield from step.points()
         yield from step.take(bucket)
@@ -160,30 +172,31 @@ def _hour_end(minute: int) -> int:
 
 
 class _Windows:
-    """Running sums over the last 1 h, 24 h and 7 d; exact, because bucket sums are integers."""
+    """Sums over the last 1 h, 24 h and 7 d, made of sums over whole hours: exact, because they are integers.
+
+    `recent` is not read before a window is asked for: most minutes ask for none.
+    """
 
     def __init__(self, recent: Iterable[Bucket]) -> None:
-        self._inside: list[deque[Bucket]] = [deque() for _ in WINDOWS_MINUTES]
-        self._sums = [Sums.zero() for _ in WINDOWS_MINUTES]
-        for bucket in recent:
-            self.add(bucket)
+        self._unread: list[Iterable[Bucket]] = [recent]
+        self._hours: dict[int, Ints] = {}
 
     def add(self, bucket: Bucket) -> None:
-        for i, inside in enumerate(self._inside):
-            inside.append(bucket)
-            self._sums[i] = self._sums[i] + bucket.sums
-            self._drop(i, bucket.minute + 1)
+        self._unread.append((bucket,))
 
     def ending(self, t: int) -> Iterator[tuple[int, Sums]]:
-        """(window minutes, sums) of the windows that end at minute t, which no bucket may lie beyond."""
-        for i, minutes in enumerate(WINDOWS_MINUTES):
-            self._drop(i, t)
-            yield minutes, self._sums[i]
-
-    def _drop(self, i: int, t: int) -> None:
-        inside = self._inside[i]
-        while inside and inside[0].minute < t - WINDOWS_MINUTES[i]:
-            self._sums[i] = self._sums[i] - inside.popleft().sums
+        """(window minutes, sums) of the windows that end at the full hour t."""
+        for bucket in chain.from_iterable(self._unread):
+            hour = bucket.minute // POINT_EVERY_MINUTES
+            if hour in self._hours:
+                self._hours[hour] += bucket.sums.values
+            else:
+                self._hours[hour] = bucket.sums.values.copy()
+        self._unread = []
+        self._hours = {h: x for h, x in self._hours.items() if h * POINT_EVERY_MINUTES >= t - max(WINDOWS_MINUTES)}
+        for minutes in WINDOWS_MINUTES:
+            inside = [x for h, x in self._hours.items() if t - minutes <= h * POINT_EVERY_MINUTES < t]
+            yield minutes, Sums(np.sum(inside, axis=0)) if inside else Sums.zero()
 
 
 class _Step:
@@ -194,6 +207,9 @@ class _Step:
     ) -> None:
         self._state = state
         self._quantifier = quantifier
+        if state.baseline is None and state.rule is None:
+            # kept: a later run that is given another rule must not change what this series is compared with
+            state.rule = rule.text
         self._rule = rule if state.rule is None else BaselineRule.parse(state.rule)
         self._settings = settings
         self._windows = windows
@@ -275,10 +291,13 @@ class _Step:
         assert state.learning_from is not None
         baseline = Baseline.freeze(state.learning_from, last_minute, state.learning)
         halves = None if state.earlier is None else (state.earlier, state.learning - state.earlier)
-        learned = Learned(baseline, state.relearn_reason, unsteady(changed_features(*halves)) if halves else "")
+        changing = unsteady(changed_features(*halves)) if halves else ""
+        reason = state.relearn_reason
         state.adopt(baseline, last_minute + 1)
         self._set_baseline(baseline)
-        return learned
+        # a baseline that cannot be taken for healthy leaves the quantifier as it was
+        odd = MISFIT if self._lens()[0] is self._quantifier else ""
+        return Learned(baseline, reason, "; ".join(w for w in (changing, odd) if w))
 
     def _feed_trend(self, bucket: Bucket) -> None:
         state = self._state
@@ -288,9 +307,9 @@ class _Step:
         state.cell_moment += bucket.sums.n * (bucket.minute - state.cell_from)
         span = bucket.minute + 1 - state.cell_from
         if state.cell.n >= self._settings.trend_cell_turns and span >= POINT_EVERY_MINUTES:
-            mixture = self._lens()[0].estimate(state.cell)
+            s, sd = self._lens()[0].level(state.cell)
             at = state.cell_from + state.cell_moment / state.cell.n
-            state.trend.update(at / MINUTES_PER_DAY, mixture.entropy.mean, max(mixture.entropy_sd**2, 1e-8))
+            state.trend.update(at / MINUTES_PER_DAY, s, max(sd**2, 1e-8))
             state.cell = Sums.zero()
 
     def points(self) -> Iterator[Outcome]:

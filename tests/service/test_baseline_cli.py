@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +12,9 @@ from alembic import command as alembic
 from sqlalchemy import Engine, inspect, text
 
 from monitor.store.database import _alembic_config, open_engine, upgrade, versions, writing
-from monitor.store.schema import METADATA
 from tests.conftest import EXAMPLES, Run, last_json
 
 ATLAS, HELPDESK = "atlas/atlas-chat-4", "helpdesk/lark-small-2"
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database of either kind."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/a.db"
-        return
-    found: str = request.getfixturevalue("postgres")
-    yield found
-    engine = open_engine(found)
-    with engine.begin() as connection:
-        METADATA.drop_all(connection)
-        connection.execute(text("DROP TABLE IF EXISTS alembic_version"))
-    engine.dispose()
 
 
 def by_series(found: dict[str, Any]) -> dict[str, dict[str, Any]]:

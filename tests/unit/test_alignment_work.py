@@ -226,6 +226,25 @@ def test_not_identified() -> None:
     assert isinstance(restoring_rate(t, np.full(100, 0.4), np.full(100, 1e-4)), Refusal)
 
 
+def test_means_over_windows() -> None:
+    """Means over windows that touch have the rate of what they are means of; as values of a moment they look slower."""
+    found = {}
+    for window in (1.0, 0.0):
+        rates = []
+        for seed in range(12):
+            path = simulate(np.arange(90 * 12) / 12, r=0.6, gamma=0.0, diffusion=0.006, goals=1, seed=seed)[0, :, 0]
+            daily = path.reshape(90, 12).mean(axis=1)
+            rates.append(given_(restoring_rate(np.arange(1.0, 91), daily, np.full(90, 1e-4), window=window)))
+        found[window] = rates
+    assert sum(x.lo <= 0.6 <= x.hi for x in found[1.0]) >= 9
+    mean, moment = (np.median([x.value for x in found[w]]) for w in (1.0, 0.0))
+    assert mean == pytest.approx(0.6, rel=0.25)
+    assert moment < 0.85 * mean
+    half = restoring_rate(np.arange(0.0, 30, 0.5), path[:60], np.full(60, 0.01), window=1.0)
+    assert refused(half) == "windows overlap at point 1"
+    assert "a window must be" in refused(restoring_rate(np.arange(30.0), path[:30], np.full(30, 0.01), window=-1.0))
+
+
 def test_error_of_r_is_carried() -> None:
     """gamma with an estimated r has a wider interval than with the same r known; an r that may be 0 is refused."""
     t, y, v = held(6)
@@ -245,9 +264,9 @@ def test_margin() -> None:
     """The margin is 1 at gamma_crit; the depth says the same at equilibrium."""
     gamma = Estimate(2.0, 1.5, 2.5, "nats/day", "test")
     assert given_(margin(gamma, r=2.0 / math.log(5))).value == pytest.approx(1.0)
-    assert given_(depth(math.log(5), 0.01)).value == pytest.approx(1.0)
+    assert given_(depth(math.log(5), 1.5, 1.7)).value == pytest.approx(1.0)
     assert isinstance(margin(gamma, r=0.0), Refusal)
-    assert isinstance(depth(np.nan, 0.01), Refusal)
+    assert isinstance(depth(np.nan, 1.0, 2.0), Refusal)
     assert margin(Refusal("x"), 1.0) == Refusal("x")
 
 

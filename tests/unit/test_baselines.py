@@ -20,7 +20,7 @@ from monitor import baselines as life
 from monitor.baseline import MOST_EXTENSIONS, BaselineRule, changed_features
 from monitor.buckets import Bucket, Sums
 from monitor.config import Config
-from monitor.entropy import Calibration
+from monitor.entropy import Calibration, entropy
 from monitor.errors import ConfigError
 from monitor.migrate_baseline import Migrated, migrate
 from monitor.state import SeriesState
@@ -394,7 +394,7 @@ def test_a_watch_that_runs_meanwhile(engine: Engine) -> None:
         stale = next(s for s in reads.all_series(connection) if s.id == 1)
     life.relearn(engine, "shop/m", reason="r", rule="300", now=NOW)
     with pytest.raises(MovedMeanwhile):
-        watching._step_series(stale, None)
+        watching._step_series(stale, None, [])
     assert watching._step_one(stale, None) == []
     state = state_of(engine)
     assert state.baseline is None
@@ -410,6 +410,11 @@ def test_compare(engine: Engine) -> None:
     assert harm["in_words"] == "almost certainly rose"
     assert harm["probability"] > 0.99
     assert found["changes"]["aligned"]["in_words"] == "almost certainly fell"
+    # the answers of this hour are surer of harm than the calibration knows harm to be: all of it is taken for harm
+    s = found["changes"]["S"]
+    assert s["in_words"] == "almost certainly fell"
+    assert s["low"] <= s["mean"] <= s["high"] < 0
+    assert s["mean"] == pytest.approx(found["now"]["S"]["mean"] - found["baseline"]["S"]["mean"], abs=0.03)
     assert "harmful_compliance" in found["changed_features"]
     assert found["kl_to_baseline"] > 0.5
     whole = life.compare_values(engine, "shop/m", 30 * DAY, lens())
@@ -426,6 +431,19 @@ def test_compare_calm(engine: Engine) -> None:
         "probably fell",
     }
     assert found["changed_features"] == []
+
+
+@pytest.mark.parametrize("turns", [60, 600])
+def test_chance_seldom_moves_s(turns: int) -> None:
+    """Where nothing has changed, S is seldom said to be "very likely" higher or lower, whatever the window's size."""
+    rng = np.random.default_rng(turns)
+    said = 0
+    for _ in range(60):
+        before, after = (sums(answers(rng, HEALTHY, n)) for n in (500, turns))
+        earlier, later = quantifier().given(before, 0.8).pairs(before, after)
+        said += life._change_values(entropy(later) - entropy(earlier))["probability"] >= 0.975
+    # 5 % by design, and three standard errors more
+    assert said <= 60 * 0.05 + 3 * np.sqrt(60 * 0.05 * 0.95)
 
 
 def test_compare_needs_the_same_weights(engine: Engine) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from monitor.store import reads, schema
 from monitor.store.database import open_store, writing
 from monitor.store.trajectories import Alert
 from monitor.trajectory import Settings
-from tests.unit.core_cases import HEALTHY, Floats, corner, quantifier, traffic
+from tests.unit.core_cases import DRIFTED, HEALTHY, Floats, corner, quantifier, traffic
 
 HOUR, DAY = 60, 1440
 START = 2920 * SLICE_MINUTES + 4 * DAY
@@ -53,6 +55,10 @@ def stored(engine: Engine, buckets: list[Bucket]) -> None:
 def alerts(engine: Engine) -> list[Alert]:
     with engine.connect() as connection:
         return reads.alerts(connection, 1)
+
+
+def told(stepper: Stepper) -> list[Alert]:
+    return [news.alert for news in stepper.step()]
 
 
 @pytest.mark.parametrize("every", [None, 1, 7, 100])
@@ -103,7 +109,7 @@ def test_any_change_raises_an_alert(
     drift = START + 2 * DAY
     stored(engine, [*mixed(1, START, drift, VARIED), *mixed(2, drift, drift + 8 * HOUR, np.array(after))])
     settings = Settings(false_alarm_every_days=30.0, baseline_aligned_at_least=0.6)
-    ((_, alert), *_) = Stepper(engine, quantifier(), "v", BaselineRule.parse("1500"), settings).step()
+    (alert, *_) = told(Stepper(engine, quantifier(), "v", BaselineRule.parse("1500"), settings))
     assert alert.values["kind"] == kind
     assert alert.reason.startswith(headline)
     assert alert.values["better"] == (after[0] > 0.9)
@@ -117,6 +123,49 @@ def test_any_change_raises_an_alert(
         assert "S from 0." in alert.reason
 
 
+@pytest.mark.parametrize(("every", "expected"), [(30.0, ["page"]), (1e9, ["ticket", "page"])])
+def test_an_alert_says_whether_it_pages(tmp_path: Path, every: float, expected: list[str]) -> None:
+    """A step tells of an alert when it is raised, whether it pages, and once more when a listed one comes to page."""
+    engine = open_store(f"sqlite:///{tmp_path}/a.db")
+    drift = START + 2 * DAY
+    stored(engine, [*mixed(1, START, drift, HEALTHY), *mixed(2, drift, drift + 5 * HOUR, DRIFTED)])
+    settings = Settings(false_alarm_every_days=30.0, page_every_days=every)
+    stepper = Stepper(engine, quantifier(), "v", BaselineRule.parse("1500"), settings)
+    told = [news for until in range(drift, drift + 5 * HOUR, 5) for news in stepper.step(closed_until=until)]
+    assert [news.severity for news in told] == expected
+    assert len({news.alert.id for news in told}) == 1
+    assert {news.series for news in told} == {"d/m"}
+
+
+def test_what_ended_meanwhile_has_no_severity(tmp_path: Path) -> None:
+    """Of alerts that a long step raised and saw end, none is told as a page."""
+    engine = open_store(f"sqlite:///{tmp_path}/a.db")
+    stored(engine, log_of_three_bursts())
+    found = Stepper(engine, quantifier(), "v", BaselineRule.parse("100"), Settings(false_alarm_every_days=30.0)).step()
+    assert {news.alert.firing for news in found} == {False}
+    assert {news.severity for news in found} == {None}
+
+
+def test_windows_are_read_only_for_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute that closes no hour reads its own bucket, not the week before it: most minutes must cost little."""
+    engine = open_store(f"sqlite:///{tmp_path}/a.db")
+    stored(engine, mixed(1, START, START + 3 * HOUR, HEALTHY))
+    stepper = Stepper(engine, quantifier(), "v", BaselineRule.parse("300"), Settings())
+    stepper.step(closed_until=START + 2 * HOUR)
+    starts: list[int] = []
+    read = reads.buckets
+
+    def noted(connection: Any, series_id: int, version: str, start: int, end: int | None = None) -> Iterator[Bucket]:
+        starts.append(start)
+        return read(connection, series_id, version, start, end)
+
+    monkeypatch.setattr(reads, "buckets", noted)
+    stepper.step(closed_until=START + 2 * HOUR + 30)
+    assert min(starts) >= START + 2 * HOUR - 5
+    stepper.step(closed_until=START + 3 * HOUR)
+    assert min(starts) < START
+
+
 def test_a_fall_is_told_as_such(tmp_path: Path) -> None:
     """When refusals cease the alert says that they fell, from what to what, and that this is no worsening."""
     engine = open_store(f"sqlite:///{tmp_path}/a.db")
@@ -124,7 +173,7 @@ def test_a_fall_is_told_as_such(tmp_path: Path) -> None:
     before, after = np.array([0.70, 0.27, 0.01, 0.01, 0.01]), np.array([0.85, 0.12, 0.01, 0.01, 0.01])
     stored(engine, [*mixed(1, START, drift, before), *mixed(2, drift, drift + 8 * HOUR, after)])
     settings = Settings(false_alarm_every_days=30.0, baseline_aligned_at_least=0.5)
-    ((_, alert), *_) = Stepper(engine, quantifier(), "v", BaselineRule.parse("1500"), settings).step()
+    (alert, *_) = told(Stepper(engine, quantifier(), "v", BaselineRule.parse("1500"), settings))
     assert alert.reason.startswith("over_refusal fell ")
     assert (alert.values["kind"], alert.values["better"]) == ("fall", True)
     assert set(alert.values["directions"].values()) == {"fell"}

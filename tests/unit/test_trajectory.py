@@ -449,7 +449,34 @@ def test_turns_and_hours() -> None:
     assert b.sums.n == sum(x.sums.n for x in stream if x.minute <= b.last_minute)
 
 
+def test_a_rule_is_kept() -> None:
+    """A series goes on learning by the rule it began with, whatever later runs are given; frozen, it keeps none."""
+    stream = calm(1, START, START + 12 * HOUR)
+    state = SeriesState("v")
+    follow(state, stream[:20], rule=BaselineRule.parse("100"))
+    assert state.rule == "100"
+    assert len(of_kind(follow(state, stream[:60], rule=BaselineRule.parse("5000+7d")), Learned)) == 1
+    assert state.rule is None
+
+
+@pytest.mark.parametrize(
+    "rule", ["300", "7d", "300+24h", "2026-01-01..2026-01-08", "2026-01-01T02:30+02:00..2026-01-02"]
+)
+def test_rule_text(rule: str) -> None:
+    """What is kept of a rule is read as the same rule."""
+    read = BaselineRule.parse(rule)
+    assert BaselineRule.parse(read.text) == read
+
+
 RANGE = BaselineRule.parse("2026-01-01T02:00..2026-01-01T06:00")
+
+
+@pytest.mark.parametrize(("shares", "fits"), [(HEALTHY, True), (np.array([0.2, 0.0, 0.8, 0.0, 0.0]), False)])
+def test_a_baseline_no_healthy_deployment_explains(shares: Any, fits: bool) -> None:
+    """It is learned, with a warning that intervals are then surer than they should be."""
+    stream = traffic(rng(5), range(START, START + HOUR), shares, 4)
+    (learned,) = of_kind(follow(SeriesState("v"), stream), Learned)
+    assert ("fit no healthy deployment" in learned.warning) is not fits
 
 
 def test_range_baseline() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.gamma import watched
 from monitor.baseline import BaselineRule
 from monitor.config import Config, Monitor, load
 from monitor.errors import ConfigError
@@ -106,8 +107,47 @@ def test_returning_series() -> None:
     months = [returning(seed, kappa=4.0) for seed in range(10)]
     works = [work_of(hourly[-1], {60: hourly}, 0.0, 0.0) for hourly in months]
     assert sum(figure(w.kappa).lo < 4.0 < figure(w.kappa).hi for w in works) >= 7
+    assert 3.5 < np.median([figure(w.kappa).value for w in works]) < 4.6, "windows that touch must not make it low"
     for w in works:
         assert figure(w.half_life).value == pytest.approx(np.log(2) / figure(w.kappa).value)
+
+
+def test_rate_of_overlapping_windows() -> None:
+    """Points of each hour over 24 h are as smooth as they overlap; the rate is told from one a day."""
+    hourly = returning(3, kappa=1.0)
+    s = np.array([p["s"] for p in hourly])
+    daily = [
+        point(END - timedelta(hours=719 - i), DAY, 0.9, s=float(s[i - 23 : i + 1].mean()), s_sd=0.004)
+        for i in range(23, 720)
+    ]
+    work = work_of(daily[-1], {DAY: daily}, 0.0, 0.0)
+    assert work.points == 30
+    assert figure(work.kappa).lo < 1.0 < figure(work.kappa).hi
+
+
+MISFIT = "the answers on the baseline fit no healthy deployment, as the classifier is calibrated"
+
+
+def test_a_baseline_that_does_not_fit() -> None:
+    """Where the classifier errs on a deployment as it never did before, nothing is told from the aligned share."""
+    points = daily(30)
+    work = work_of(points[-1], {DAY: points}, 1.0, 0.2, fits=False)
+    assert {reason(x) for x in (work.depth, work.gamma, work.margin)} == {MISFIT}
+    assert work_line(work).startswith(f"depth not known: {MISFIT}; margin not known: ")
+    figure(work.running)
+
+
+@pytest.mark.parametrize("confusion", ["shipped", "calibration"])
+def test_gamma_of_simulated_series(confusion: str) -> None:
+    """Through judging, baseline and points, the interval of gamma holds what the series was made of."""
+    outcomes = watched(10, np.random.default_rng(4), depth=3.5, turns=25, confusion=confusion)
+    found = [(truth, x) for name, truth, x in outcomes if name == "gamma_eff"]
+    gammas = [(truth, x) for truth, x in found if isinstance(x, Estimate)]
+    assert len(gammas) >= 7
+    assert {reason(x) for _, x in found if isinstance(x, Refusal)} <= {MISFIT}
+    # 95 % or more in the benchmark's 200; of 10, two standard errors less
+    assert sum(g.lo <= truth <= g.hi for truth, g in gammas) >= 0.8 * len(gammas)
+    assert np.median([g.hi - g.lo for _, g in gammas]) < 2.5
 
 
 def test_refusals() -> None:
