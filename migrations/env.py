@@ -5,13 +5,18 @@ import os
 from alembic import context
 
 from monitor.store.database import open_engine
-from monitor.store.schema import METADATA
+from monitor.store.schema import METADATA, include_name
 
 connection = context.config.attributes.get("connection")
 
 
 def run(on: object) -> None:
-    context.configure(connection=on, target_metadata=METADATA, render_as_batch=True)  # type: ignore[arg-type]
+    context.configure(
+        connection=on,  # type: ignore[arg-type]
+        target_metadata=METADATA,
+        render_as_batch=True,
+        include_name=include_name,
+    )
     with context.begin_transaction():
         context.run_migrations()
 

@@ -23,6 +23,18 @@ class StoreError(ValueDriftError):
     exit_code = 3
 
 
+class StoreUnreachable(StoreError):
+    """A database that does not answer, or has no room, for longer than one is prepared to wait."""
+
+    exit_code = 2
+
+
+class BrokerError(ValueDriftError):
+    """Kafka brokers that cannot be reached, refuse what was asked, or lack a topic."""
+
+    exit_code = 3
+
+
 class WeightsError(ValueDriftError):
     """Classifier weights that are missing, damaged or of another layout."""
 

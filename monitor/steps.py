@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import contextlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import groupby
-from typing import Final
+from functools import partial
+from itertools import chain, groupby
+from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, Engine
 
 from alerts.reasons import VALUE_DRIFT, alert_id, explain, interval_values, joined_values, known_moves
+from alerts.severity import severities
 from monitor.baseline import Baseline, BaselineRule
 from monitor.buckets import Bucket
 from monitor.entropy import Quantifier
 from monitor.errors import StoreError
+from monitor.multiplicity import PAGE
 from monitor.rules import RULES, broken
 from monitor.state import SeriesState
 from monitor.store import reads
 from monitor.store.baselines import baselines
-from monitor.store.database import shown, writing
-from monitor.store.trajectories import Alert, MovedMeanwhile, write_step
+from monitor.store.database import shown
+from monitor.store.retry import reading, retrying
+from monitor.store.trajectories import Alert, MovedMeanwhile, commit_step
 from monitor.trajectory import (
     MINUTES_PER_DAY,
     WINDOWS_MINUTES,
@@ -43,6 +48,28 @@ SLICE_MINUTES: Final = 7 * MINUTES_PER_DAY
 """A step's transaction covers this much event time; a multiple of an hour, so that no hour is cut in two."""
 
 
+class News(NamedTuple):
+    """An alert of a series to tell people of; severity (alerts.severity) None: it is resolved already."""
+
+    series: str
+    alert: Alert
+    severity: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """Buckets of a series with start <= minute < end, read whenever they are asked for."""
+
+    connection: Connection
+    series_id: int
+    version: str
+    start: int
+    end: int
+
+    def __iter__(self) -> Iterator[Bucket]:
+        return reads.buckets(self.connection, self.series_id, self.version, self.start, self.end)
+
+
 @dataclass(frozen=True, slots=True)
 class Stepper:
     """Everything a step needs but time."""
@@ -53,29 +80,58 @@ class Stepper:
     rule: BaselineRule
     settings: Settings
 
-    def step(self, closed_until: int | None = None) -> list[tuple[str, Alert]]:
+    def step(self, closed_until: int | None = None) -> list[News]:
         """Advance all series over the buckets before minute `closed_until` (None: all).
 
-        Returns the alerts that were raised or joined, with the name of their series.
+        Returns the alerts that were raised or joined, and those that were only listed before and page now.
 
         A series moves a week of event time a transaction: memory and the time a database is locked stay bounded, and a
         kill leaves every series at a whole step, to go on from there.
         """
-        with self.engine.connect() as connection:
-            found = reads.all_series(connection)
-        return [(s.key.name, alert) for s in found for alert in self._step_one(s, closed_until)]
+        found = reading(self.engine, reads.all_series)
+        before = self._firing(found)
+        raised = {alert.id: s for s in found for alert in self._step_one(s, closed_until)}
+        if not (raised or before):
+            return []
+        after = self._firing(reading(self.engine, reads.all_series))
+        changed = {s.id: s for s in raised.values()}.values()
+        own = [(s, reading(self.engine, partial(reads.alerts, series_id=s.id))) for s in changed]
+        told = [(s, a) for s, alerts in own for a in alerts if a.id in raised]
+        fresh = [News(s.key.name, a, after[a.id].severity if a.id in after else None) for s, a in told]
+        listed = {key for key, was in before.items() if was.severity != PAGE}
+        return fresh + [late for key, late in after.items() if key in listed - raised.keys() and late.severity == PAGE]
+
+    def _firing(self, found: Sequence[reads.StoredSeries]) -> dict[str, News]:
+        """Every alert that fires, by its id."""
+        firing = reading(self.engine, reads.firing_alerts)
+        if not firing:
+            return {}
+        states = [SeriesState("") if s.state is None else SeriesState.unpack(s.state) for s in found]
+        alerts = [[a for a in firing if a.series_id == s.id] for s in found]
+        severity = severities(list(zip(states, alerts, strict=True)), self.settings)
+        return {a.id: News(s.key.name, a, severity[a.id]) for s, own in zip(found, alerts, strict=True) for a in own}
 
     def _step_one(self, series: reads.StoredSeries, closed_until: int | None) -> list[Alert]:
-        """One series, again from its stored state whenever another process has moved it meanwhile."""
+        """One series, again from its stored state whenever another process has moved it or the database was away."""
+        raised: list[Alert] = []
+        at_hand = [series]
+
+        def attempt() -> None:
+            start = at_hand.pop() if at_hand else self._stored_series(series.id)
+            self._step_series(start, closed_until, raised)
+
         for _ in range(MOST_TRIES):
-            try:
-                return self._step_series(series, closed_until)
-            except MovedMeanwhile:
-                with self.engine.connect() as connection:
-                    series = next(s for s in reads.all_series(connection) if s.id == series.id)
+            with contextlib.suppress(MovedMeanwhile):
+                retrying(self.engine, attempt)
+                return raised
         raise StoreError(f"{shown(self.engine)}: series {series.key.name} keeps being moved on by another process")
 
-    def _step_series(self, series: reads.StoredSeries, closed_until: int | None) -> list[Alert]:
+    def _stored_series(self, series_id: int) -> reads.StoredSeries:
+        with self.engine.connect() as connection:
+            return next(s for s in reads.all_series(connection) if s.id == series_id)
+
+    def _step_series(self, series: reads.StoredSeries, closed_until: int | None, raised: list[Alert]) -> None:
+        """Step a series as far as its buckets go; alerts are added to `raised` as they are committed."""
         state = None if series.state is None else SeriesState.unpack(series.state)
         resolves = False
         if state is None or state.classifier_version != self.version:
@@ -83,14 +139,17 @@ class Stepper:
             # alerts whose end it could not see
             resolves = state is not None
             state = self._begin(series)
-        raised: list[Alert] = []
         stored = series.state
         with self.engine.connect() as reader:
             start = state.next_minute
-            recent = list(reads.buckets(reader, series.id, self.version, start - max(WINDOWS_MINUTES), start))
+            recent: Iterable[Bucket] = _Stored(reader, series.id, self.version, start - max(WINDOWS_MINUTES), start)
             fresh = reads.buckets(reader, series.id, self.version, start)
+            piece: list[Bucket] = []
             for week, members in groupby(fresh, key=lambda bucket: bucket.minute // SLICE_MINUTES):
                 end = (week + 1) * SLICE_MINUTES
+                if piece:
+                    oldest = week * SLICE_MINUTES - max(WINDOWS_MINUTES)
+                    recent = [b for b in chain(recent, piece) if b.minute >= oldest]
                 piece = list(members)
                 until = end if closed_until is None else min(end, closed_until)
                 if piece[0].minute >= until:
@@ -98,21 +157,20 @@ class Stepper:
                 resolved_at = time_of(piece[0].minute) if resolves else None
                 raised += self._step_piece(series, stored, state, recent, piece, until, resolved_at)
                 stored, resolves = state.pack(), False
-                recent = [b for b in recent + piece if b.minute >= end - max(WINDOWS_MINUTES)]
             if points_due_before(state, closed_until):
                 raised += self._step_piece(series, stored, state, recent, [], closed_until)
-        return raised
 
     def _begin(self, series: reads.StoredSeries) -> SeriesState:
         """The state of a series that was not last stepped with these weights: from their latest baseline on, if any.
 
-        Where that was let go, traffic from before is not learned from again.
+        Where that was let go, traffic from before is not learned from again; nor is what has become days since, which
+        has had its points.
         """
-        state = SeriesState(self.version)
         with self.engine.connect() as connection:
+            state = SeriesState(self.version, next_minute=reads.days_until(connection, series.id, self.version))
             own = [b for b in baselines(connection, series.id) if b.classifier_version == self.version]
         if own:
-            state.next_minute = minute_of(own[-1].replaced_at or own[-1].origin.frozen_at)
+            state.next_minute = max(state.next_minute, minute_of(own[-1].replaced_at or own[-1].origin.frozen_at))
             if own[-1].replaced_at is None:
                 state.adopt(own[-1].baseline, state.next_minute)
         return state
@@ -122,7 +180,7 @@ class Stepper:
         series: reads.StoredSeries,
         stored: bytes | None,
         state: SeriesState,
-        recent: list[Bucket],
+        recent: Iterable[Bucket],
         piece: list[Bucket],
         until: int | None,
         resolved_at: datetime | None = None,
@@ -152,18 +210,17 @@ class Stepper:
                         else a
                         for k, a in alerts.items()
                     }
-        with writing(self.engine) as connection:
-            write_step(
-                connection,
-                series.id,
-                stored,
-                state,
-                points,
-                learned,
-                list(alerts.values()),
-                resolved_at,
-                None if begins_anew else VALUE_DRIFT,
-            )
+        commit_step(
+            self.engine,
+            series.id,
+            stored,
+            state,
+            points,
+            learned,
+            list(alerts.values()),
+            resolved_at,
+            None if begins_anew else VALUE_DRIFT,
+        )
         return list(alerts.values())
 
     def _alert(

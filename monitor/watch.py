@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -12,9 +12,9 @@ from sqlalchemy import Engine
 from classifiers.api import Classifier
 from monitor.config import Config
 from monitor.entropy import Quantifier
-from monitor.ingest import Clock, Ingest
-from monitor.steps import Stepper
-from monitor.store.trajectories import Alert
+from monitor.ingest import Ingest
+from monitor.intake import Clock, Intake
+from monitor.steps import News, Stepper
 from monitor.store.writes import Offset
 from monitor.transcript import minute_of
 from streams.files import FileSource
@@ -45,7 +45,8 @@ class Watch:
         judge: Judge | None = None,
     ) -> None:
         self._clock = clock
-        self.ingests = [Ingest(engine, source, classifier, config, clock, judge) for source in sources]
+        self._intake = Intake(engine, classifier, config, clock, judge)
+        self.ingests = [Ingest(self._intake, source) for source in sources]
         self.stepper = Stepper(
             engine, Quantifier(classifier.calibration), classifier.version, config.baseline_rule(), config.trajectory()
         )
@@ -54,7 +55,12 @@ class Watch:
     def offsets(self) -> list[Offset]:
         return [i.offset for i in self.ingests]
 
-    def run(self, on_chunk: Callable[[Ingest], None]) -> list[tuple[str, Alert]]:
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """What this run read that rightly holds nothing to judge, by reason."""
+        return self._intake.skipped
+
+    def run(self, on_chunk: Callable[[Ingest], None]) -> list[News]:
         """Read every source to its end, then move the series on; returns the alerts that this raised.
 
         What order the sources are read in does not matter: detectors see their buckets when all are there.
@@ -64,7 +70,7 @@ class Watch:
                 on_chunk(ingest)
         return self.stepper.step()
 
-    def follow(self, on_chunk: Callable[[Ingest], None], on_alert: Callable[[str, Alert], None]) -> None:
+    def follow(self, on_chunk: Callable[[Ingest], None], on_alert: Callable[[News], None]) -> None:
         """Read the sources for ever, moving the series on whenever there is nothing to read.
 
         Ends when standard input does, or by the caller's exception; the last minutes are left for a last step then.
@@ -83,8 +89,8 @@ class Watch:
                     on_chunk(ingest)
             now = self._clock()
             if pending and (not busy or now.timestamp() - last_step > STEP_EVERY_SECONDS):
-                for series, alert in self.stepper.step(closed_until=minute_of(now) - LATENESS_MINUTES):
-                    on_alert(series, alert)
+                for news in self.stepper.step(closed_until=minute_of(now) - LATENESS_MINUTES):
+                    on_alert(news)
                 last_step = now.timestamp()
                 # buckets too young to close are looked at again
                 pending = busy or self._young(now)

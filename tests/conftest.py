@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
+
+from monitor.store.database import open_engine
+from monitor.store.schema import METADATA
+from tests.service import brokers
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples" / "two_weeks.jsonl"
@@ -105,3 +110,46 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.get_uri()
     finally:
         server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[brokers.Cluster]:
+    """VALUEDRIFT_TEST_KAFKA, or a broker of this test run's own, where members may come and go (Tansu)."""
+    with brokers.any_cluster(tmp_path_factory.mktemp("kafka")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def kafka_durable(tmp_path: Path) -> Iterator[brokers.Broker]:
+    """A broker of this test's own that keeps its data over a restart (noida)."""
+    with brokers.started("noida", tmp_path) as broker:
+        yield broker
+
+
+def clear(url: str) -> None:
+    """Take everything of ours out of a database."""
+    engine = open_engine(url)
+    with engine.begin() as connection:
+        METADATA.drop_all(connection)
+        connection.execute(text("DROP TABLE IF EXISTS alembic_version"))
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("DROP FUNCTION IF EXISTS valuedrift_make_month(text, date)"))
+    engine.dispose()
+
+
+@pytest.fixture
+def empty_postgres(postgres: str) -> Iterator[str]:
+    """A PostgreSQL without tables of ours."""
+    clear(postgres)
+    yield postgres
+    clear(postgres)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database of either kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/a.db"
+        return
+    found: str = request.getfixturevalue("empty_postgres")
+    yield found

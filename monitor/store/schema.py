@@ -1,7 +1,13 @@
-"""The tables. Times are UTC; probabilities of single turns are kept in fixed point (1/4096)."""
+"""The tables. Times are UTC; probabilities of single turns are kept in fixed point (1/4096).
+
+On PostgreSQL `turns` and `points` are partitioned by month (monitor.store.partitions), `event_keys` by a hash of its
+key. Tables that are written once a turn or more name their series or source by its number alone: a foreign key costs a
+look-up of its own for every row, and the numbers come from rows that are never deleted (docs/decisions/0013).
+"""
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -23,11 +29,17 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    func,
 )
 from sqlalchemy.types import TypeDecorator
 
 from monitor.taxonomy import BEHAVIOURS, FACTORS
 from monitor.transcript import MAX_NAME
+
+HOUR_SHARD: Final = -1
+"""Shard of buckets that hold the hour which begins with their minute; writers have their source's number."""
+DAY_SHARD: Final = -2
+"""Shard of buckets that hold the UTC day which begins with their minute."""
 
 METADATA: Final = MetaData(
     naming_convention={
@@ -37,6 +49,13 @@ METADATA: Final = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+_PARTITION: Final = re.compile(r"(?:turns|points)_\d{4}_\d{2}|event_keys_\d+")
+
+
+def include_name(name: str | None, kind: str, _parents: Any) -> bool:
+    """For Alembic: partitions are no tables of their own."""
+    return kind != "table" or name is None or _PARTITION.fullmatch(name) is None
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -59,9 +78,12 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+_ID: Final = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite gives only INTEGER PRIMARY KEY a rowid."""
+
+
 def _id() -> Column[int]:
-    # SQLite gives only INTEGER PRIMARY KEY a rowid
-    return Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    return Column("id", _ID, primary_key=True)
 
 
 def _each(prefix: str, names: tuple[str, ...], kind: type[Any]) -> list[Column[Any]]:
@@ -90,6 +112,7 @@ offsets = Table(
     Column("turns", BigInteger, nullable=False),
     Column("duplicates", BigInteger, nullable=False),
     Column("dead_letters", BigInteger, nullable=False),
+    Column("newest_ts", UtcDateTime, nullable=True),
     comment="how far each source has been read, advanced with what was read; its id is the shard of the buckets",
 )
 
@@ -109,9 +132,13 @@ event_keys = Table(
     "event_keys",
     METADATA,
     Column("event_id", String(MAX_NAME), primary_key=True),
-    Column("offset_id", ForeignKey("offsets.id"), nullable=False),
+    Column("offset_id", _ID, nullable=False),
     Column("line", BigInteger, nullable=False),
-    comment="the ledger that alone decides whether an event is new",
+    Column("seen_at", UtcDateTime, nullable=False, server_default=func.current_timestamp()),
+    # pruned by the clock of its entries, which lie in the order of that clock
+    Index(None, "seen_at", postgresql_using="brin"),
+    postgresql_partition_by="HASH (event_id)",
+    comment="the ledger that alone decides whether an event is new; seen_at is the clock of the database",
 )
 
 turns = Table(
@@ -119,8 +146,8 @@ turns = Table(
     METADATA,
     Column("event_id", String(MAX_NAME), primary_key=True),
     Column("turn", Integer, primary_key=True),
-    Column("series_id", ForeignKey("series.id"), nullable=False),
-    Column("ts", UtcDateTime, nullable=False),
+    Column("ts", UtcDateTime, primary_key=True),
+    Column("series_id", _ID, nullable=False),
     Column("conversation_id", String(MAX_NAME), nullable=False),
     Column("line", BigInteger, nullable=False),
     Column("weight", Float, nullable=False),
@@ -131,6 +158,7 @@ turns = Table(
     Column("doubt", SmallInteger, nullable=False),
     Column("text_hash", LargeBinary(16), nullable=False),
     Index(None, "series_id", "ts"),
+    postgresql_partition_by="RANGE (ts)",
     comment="judgements; no transcript text, only a keyed hash of the answer",
 )
 
@@ -163,7 +191,7 @@ reviews = Table(
 buckets = Table(
     "buckets",
     METADATA,
-    Column("series_id", ForeignKey("series.id"), primary_key=True),
+    Column("series_id", _ID, primary_key=True, autoincrement=False),
     Column("classifier_version", String(64), primary_key=True),
     Column("minute", Integer, primary_key=True),
     Column("shard", BigInteger, primary_key=True),
@@ -175,7 +203,7 @@ buckets = Table(
 points = Table(
     "points",
     METADATA,
-    Column("series_id", ForeignKey("series.id"), primary_key=True),
+    Column("series_id", _ID, primary_key=True, autoincrement=False),
     Column("t", UtcDateTime, primary_key=True),
     Column("window_minutes", Integer, primary_key=True),
     Column("classifier_version", String(64), nullable=False),
@@ -188,6 +216,7 @@ points = Table(
     Column("ds_dt_se", Float, nullable=False),
     Column("kl", Float, nullable=True),
     Column("evidence", Float, nullable=False),
+    postgresql_partition_by="RANGE (t)",
     comment="the trajectory: S (nats), shares and dS/dt (nats/day) over the window that ends at t",
 )
 
@@ -241,5 +270,6 @@ dead_letters = Table(
     Column("size", BigInteger, nullable=False),
     Column("kind", String(16), nullable=False),
     Column("reason", String(512), nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False, server_default=func.current_timestamp()),
     comment="what could not be counted, where it stands and why; kind is 'bad' or 'duplicate'",
 )

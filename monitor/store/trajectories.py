@@ -7,12 +7,14 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, Engine, select, update
 
 from monitor.state import SeriesState
 from monitor.store import schema
 from monitor.store.baselines import LEARNED, RELEARNED, Origin, add_baseline
-from monitor.store.database import insert
+from monitor.store.database import insert, writing
+from monitor.store.partitions import ensure_months, forget_made, month_of
+from monitor.store.retry import retrying
 from monitor.taxonomy import BEHAVIOURS
 from monitor.trajectory import Learned, Point
 from monitor.transcript import time_of
@@ -75,6 +77,50 @@ def end_alerts(connection: Connection, series_id: int, at: datetime, reason: str
     return len(standing)
 
 
+def commit_step(
+    engine: Engine,
+    series_id: int,
+    stored: bytes | None,
+    state: SeriesState,
+    points: Sequence[Point],
+    learned: Sequence[Learned],
+    alerts: Sequence[Alert],
+    resolved_at: datetime | None,
+    resolved_rule: str | None = None,
+) -> None:
+    """`write_step` in a transaction, however often it takes (monitor.store.retry).
+
+    Raises
+    ------
+    MovedMeanwhile : the stored state is another by now.
+    """
+    packed = state.pack()
+    tries = 0
+
+    def attempt() -> None:
+        nonlocal tries
+        tries += 1
+        if tries > 1:
+            forget_made(engine)
+        ensure_months(engine, "points", {month_of(time_of(p.t)) for p in points})
+        try:
+            with writing(engine) as connection:
+                write_step(connection, series_id, stored, state, points, learned, alerts, resolved_at, resolved_rule)
+        except MovedMeanwhile:
+            # by this very step, if its connection was lost during a COMMIT that came through
+            if tries == 1 or _stored_state(engine, series_id) != packed:
+                raise
+
+    retrying(engine, attempt)
+
+
+def _stored_state(engine: Engine, series_id: int) -> bytes | None:
+    table = schema.series
+    with engine.connect() as connection:
+        found: bytes | None = connection.execute(select(table.c.state).where(table.c.id == series_id)).scalar_one()
+        return found
+
+
 def write_step(
     connection: Connection,
     series_id: int,
@@ -104,7 +150,7 @@ def write_step(
                 index_elements=sorted(keys),
                 set_={c.name: upsert.excluded[c.name] for c in table.c if c.name not in keys},
             ),
-            [_point_row(series_id, state.classifier_version, p) for p in points],
+            [point_row(series_id, state.classifier_version, p) for p in points],
         )
     for found in learned:
         at = time_of(found.baseline.last_minute + 1)
@@ -124,7 +170,8 @@ def write_step(
         connection.execute(upsert.on_conflict_do_update(index_elements=["id"], set_=changed))
 
 
-def _point_row(series_id: int, version: str, point: Point) -> dict[str, Any]:
+def point_row(series_id: int, version: str, point: Point) -> dict[str, Any]:
+    """A point by the column names of its table."""
     m = point.mixture
     row: dict[str, Any] = {
         "series_id": series_id,

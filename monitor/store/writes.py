@@ -4,25 +4,45 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from typing import Final
 
 import numpy as np
-from sqlalchemy import Connection, Engine, func, select, tuple_, update
+from sqlalchemy import Connection, Engine, bindparam, func, select, text, tuple_, update
+from sqlalchemy.exc import IntegrityError
 
-from monitor.buckets import Q_UNIT, Sums, to_fixed_point
+from monitor.buckets import Q_UNIT, to_fixed_point
 from monitor.engine import Judged, SeriesKey, fold, series_of
 from monitor.errors import StoreError
 from monitor.store import schema
+from monitor.store.bucket_rows import add_to_buckets
+from monitor.store.bulk import Rows, Values
 from monitor.store.database import insert, shown, writing
+from monitor.store.partitions import ensure_months, forget_made, month_of
+from monitor.store.retry import persistent, retrying
 from monitor.taxonomy import BEHAVIOURS, FACTORS
-from monitor.transcript import Event
+from monitor.transcript import Event, time_of
 
 BAD: Final = "bad"
 DUPLICATE: Final = "duplicate"
 _IN_LIST: Final = 500
 """Keys in one IN (...): well under every driver's limit on parameters."""
+_MINUTES_PER_DAY: Final = 24 * 60
+_SERIES_LOCK: Final = 0x736572696573
+"""PostgreSQL advisory lock under which series are created, so that no more are than allowed."""
+
+_LOCK_OFFSET: Final = select(schema.offsets).where(schema.offsets.c.id == bindparam("key")).with_for_update()
+_MOVE_OFFSET: Final = update(schema.offsets).where(schema.offsets.c.id == bindparam("key"))
+_TEMPORARY: Final = text(
+    "CREATE TEMPORARY TABLE incoming_keys (event_id text, offset_id bigint, line bigint) ON COMMIT DROP"
+)
+# in the order of Python's sort, as every writer's: they wait for each other's ids, and never in a circle
+_ENTER: Final = text(
+    "INSERT INTO event_keys (event_id, offset_id, line) SELECT event_id, offset_id, line FROM incoming_keys "
+    'ORDER BY event_id COLLATE "C" ON CONFLICT DO NOTHING RETURNING event_id'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +60,8 @@ class Offset:
     turns: int = 0
     duplicates: int = 0
     dead_letters: int = 0
+    newest_ts: datetime | None = None
+    """Event time of its newest event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +73,14 @@ class DeadLetter:
     size: int
     kind: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What came of a chunk: the source's new offset, and all of the chunk that was not counted."""
+
+    offset: Offset
+    dead: list[DeadLetter]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +107,22 @@ class Arrival:
     size: int
 
 
+@persistent
 def open_offset(engine: Engine, source: str) -> Offset:
     """The source's offset, created at the start when the source is new."""
     table = schema.offsets
+    fresh = asdict(Offset(id=0, source=source))
+    del fresh["id"]
     with writing(engine) as connection:
-        row = connection.execute(select(table).where(table.c.source == source)).mappings().first()
-        if row is not None:
-            return Offset(**row)
-        fresh = Offset(id=0, source=source)
-        values = {k: getattr(fresh, k) for k in Offset.__slots__ if k != "id"}
-        key = connection.execute(table.insert().values(values).returning(table.c.id)).scalar_one()
-        return replace(fresh, id=key)
+        wanted = select(table).where(table.c.source == source)
+        row = connection.execute(wanted).mappings().first()
+        if row is None:
+            connection.execute(insert(table, connection).values(fresh).on_conflict_do_nothing())
+            row = connection.execute(wanted).mappings().one()
+        return Offset(**row)
 
 
+@persistent
 def known_events(engine: Engine, event_ids: Sequence[str]) -> set[str]:
     """Which of the ids are in the ledger already: a cheap look before turns are judged."""
     table = schema.event_keys
@@ -103,11 +136,16 @@ def known_events(engine: Engine, event_ids: Sequence[str]) -> set[str]:
         }
 
 
+class _NotAsExpected(Exception):
+    """An event that seemed new is in the ledger after all, or the other way round: look at each."""
+
+
 class ChunkWriter:
     """Stores chunks of one source: ledger, turns, buckets, dead letters and the offset in ONE transaction each.
 
     Killed anywhere, what was committed is counted once and the rest not at all. Two writers of one source are told
-    apart by the offset, which each must find as it left it.
+    apart by the offset, which each must find as it left it. Writers of different sources never wait for each other in
+    a circle: each takes its own offset, then ids of events in order, then rows that are its own.
     """
 
     def __init__(self, engine: Engine, offset: Offset, *, hash_key: bytes, series_by: Sequence[str], max_series: int):
@@ -129,8 +167,8 @@ class ChunkWriter:
         line: int,
         fingerprint: str,
         format: str | None,
-    ) -> Offset:
-        """Commit a chunk.
+    ) -> Written:
+        """Commit a chunk, however often it takes (monitor.store.retry).
 
         Parameters
         ----------
@@ -142,76 +180,165 @@ class ChunkWriter:
 
         Raises
         ------
-        StoreError : another process advanced this source meanwhile.
+        StoreError : another process advanced this source meanwhile, or the database stays away.
         """
         before = self.offset
-        with writing(self._engine) as connection:
-            new, dead = self._claim(connection, arrivals)
-            letters = self._keep(connection, [*bad, *dead])
-            rows = [] if judged is None else [i for i, t in enumerate(judged.turns) if t.event.event_id in new]
-            if judged is not None and rows:
-                self._store_turns(connection, judged, rows, new)
-                self._store_second(connection, judged, rows)
-                kept = [asdict(r) for r in reviews if r.event_id in new]
-                if kept:
-                    connection.execute(schema.reviews.insert(), kept)
-                self._add_buckets(connection, judged, rows)
-            after = replace(
-                before,
-                fingerprint=fingerprint,
-                format=format,
-                position=position,
-                line=line,
-                events=before.events + len(new) + len(letters),
-                judged=before.judged + len(new),
-                turns=before.turns + len(rows),
-                duplicates=before.duplicates + sum(d.kind == DUPLICATE for d in letters),
-                dead_letters=before.dead_letters + sum(d.kind == BAD for d in letters),
-            )
-            table = schema.offsets
-            moved = connection.execute(
-                update(table)
-                .where(table.c.id == before.id, table.c.position == before.position, table.c.events == before.events)
-                .values({k: getattr(after, k) for k in Offset.__slots__ if k != "id"})
-            )
-            if moved.rowcount != 1:
-                raise StoreError(
-                    f"{before.source} is being read into {shown(self._engine)} by another process; stop one of the two"
-                )
-        self.offset = after
-        return after
+        read = replace(before, position=position, line=line, fingerprint=fingerprint, format=format)
+        sent: list[Written] = []
+        tries = 0
+        days = set() if judged is None else {minute // _MINUTES_PER_DAY for minute in judged.minutes}
+        known = {} if judged is None else {id(t.event): s for t, s in zip(judged.turns, judged.series, strict=True)}
+        placed = [(a, known.get(id(a.event)) or series_of(a.event, self._series_by)) for a in arrivals]
+        # on PostgreSQL: judged is what was not in the ledger a moment ago, and will mostly be what is new
+        expected: set[str] | None = None
+        if judged is not None and self._engine.dialect.name == "postgresql":
+            expected = {t.event.event_id for t in judged.turns}
 
-    def _claim(
-        self, connection: Connection, arrivals: Sequence[Arrival]
-    ) -> tuple[dict[str, Arrival], list[DeadLetter]]:
-        """Enter events into the ledger; returns those that are new by id, and dead letters for the others."""
+        def attempt() -> Written:
+            nonlocal tries, expected
+            tries += 1
+            if tries > 1:
+                forget_made(self._engine)
+            self._know_series(key for _, key in placed)
+            ensure_months(self._engine, "turns", {month_of(time_of(day * _MINUTES_PER_DAY)) for day in days})
+            try:
+                return transaction()
+            except _NotAsExpected:
+                expected = None
+                return transaction()
+
+        def transaction() -> Written:
+            with writing(self._engine) as connection:
+                stored = self._stored_offset(connection)
+                for written in sent:  # was the connection lost during a COMMIT that came through?
+                    if stored == written.offset:
+                        return written
+                if stored != before:
+                    raise StoreError(
+                        f"{before.source} is being read into {shown(self._engine)} by another process; "
+                        "stop one of the two"
+                    )
+                written = self._store(connection, placed, judged, bad, reviews, read, expected)
+                sent.append(written)
+            return written
+
+        written = retrying(self._engine, attempt)
+        self.offset = written.offset
+        return written
+
+    def _stored_offset(self, connection: Connection) -> Offset:
+        """The source's offset in the store, which nobody else can move until this transaction ends."""
+        return Offset(**connection.execute(_LOCK_OFFSET, {"key": self.offset.id}).mappings().one())
+
+    def _store(
+        self,
+        connection: Connection,
+        placed: Sequence[tuple[Arrival, SeriesKey]],
+        judged: Judged | None,
+        bad: Sequence[DeadLetter],
+        reviews: Sequence[StoredReview],
+        read: Offset,
+        expected: Collection[str] | None,
+    ) -> Written:
+        """All rows of a chunk, and the offset with what came of it."""
+        first, refused, repeated = self._sorted(placed)
+        if expected is None or judged is None:
+            claimed = self._enter(connection, first)
+            rows = [] if judged is None else [i for i, t in enumerate(judged.turns) if t.event.event_id in claimed]
+            turns = self._turns(connection, judged, rows, first) if judged is not None and rows else None
+        else:
+            claimed = first.keys() & expected
+            rows = [i for i, t in enumerate(judged.turns) if t.event.event_id in claimed]
+            try:
+                with self._keys(connection, first, claimed).adding():
+                    turns = self._turns(connection, judged, rows, first) if rows else None
+            except IntegrityError as e:
+                raise _NotAsExpected from e
+        new = {k: a for k, a in first.items() if k in claimed}
+        repeated += [a for k, a in first.items() if k not in claimed]
+        letters = [*bad, *refused, *self._duplicates(connection, repeated, surely=expected is not None)]
+        kept = self._keep(connection, letters)
+        if judged is not None and turns is not None:
+            with turns.adding():
+                sums = {(self._series_ids[k], minute): s for (k, minute), s in fold(judged, rows).items()}
+            add_to_buckets(connection, sums, judged.version, shard=self.offset.id)
+            self._store_second(connection, judged, rows)
+            said = [asdict(r) for r in reviews if r.event_id in new]
+            if said:
+                connection.execute(schema.reviews.insert(), said)
+        times = [] if read.newest_ts is None else [read.newest_ts]
+        after = replace(
+            read,
+            events=read.events + len(new) + len(kept),
+            judged=read.judged + len(new),
+            turns=read.turns + len(rows),
+            duplicates=read.duplicates + sum(d.kind == DUPLICATE for d in kept),
+            dead_letters=read.dead_letters + sum(d.kind == BAD for d in kept),
+            newest_ts=max([*times, *(a.event.ts for a in new.values())], default=None),
+        )
+        connection.execute(_MOVE_OFFSET, {"key": after.id, **asdict(after)})
+        return Written(after, letters)
+
+    def _sorted(
+        self, placed: Sequence[tuple[Arrival, SeriesKey]]
+    ) -> tuple[dict[str, Arrival], list[DeadLetter], list[Arrival]]:
+        """Arrivals of each id that come first, dead letters for those whose series has no room, and repeated ones."""
         first: dict[str, Arrival] = {}
-        dead: list[DeadLetter] = []
+        refused: list[DeadLetter] = []
         repeated: list[Arrival] = []
-        for a in arrivals:
+        for a, key in placed:
             if a.event.event_id in first:
                 repeated.append(a)
-            elif self._series_id(connection, series_of(a.event, self._series_by)) is None:
+            elif key not in self._series_ids:
                 reason = f"more than {self._max_series} series; raise input.max_series or name fewer deployments"
-                dead.append(DeadLetter(a.line, a.position, a.size, BAD, reason))
+                refused.append(DeadLetter(a.line, a.position, a.size, BAD, reason))
             else:
                 first[a.event.event_id] = a
-        claimed: set[str] = set()
-        if first:
-            table = schema.event_keys
-            claimed = set(
-                connection.execute(
-                    insert(table, connection).on_conflict_do_nothing().returning(table.c.event_id),
-                    [{"event_id": k, "offset_id": self.offset.id, "line": a.line} for k, a in sorted(first.items())],
-                ).scalars()
+        return first, refused, repeated
+
+    def _keys(self, connection: Connection, first: Mapping[str, Arrival], ids: Collection[str]) -> Rows:
+        """Rows of the ledger, in order."""
+        ordered = sorted(ids)
+        columns: dict[str, Values] = {
+            "event_id": ordered,
+            "offset_id": np.full(len(ordered), self.offset.id),
+            "line": [first[k].line for k in ordered],
+        }
+        return Rows(connection, schema.event_keys, columns, len(ordered))
+
+    def _enter(self, connection: Connection, first: Mapping[str, Arrival]) -> set[str]:
+        """Enter ids into the ledger, in order; returns those that were not in it."""
+        if not first:
+            return set()
+        if connection.dialect.name == "postgresql":
+            connection.execute(_TEMPORARY)
+            self._keys(connection, first, first).add(into="incoming_keys")
+            return set(connection.execute(_ENTER).scalars())
+        table = schema.event_keys
+        enter = insert(table, connection).on_conflict_do_nothing().returning(table.c.event_id)
+        rows = [{"event_id": k, "offset_id": self.offset.id, "line": first[k].line} for k in sorted(first)]
+        return set(connection.execute(enter, rows).scalars())
+
+    def _duplicates(self, connection: Connection, repeated: Sequence[Arrival], *, surely: bool) -> list[DeadLetter]:
+        """Dead letters that say where each was seen first.
+
+        Raises
+        ------
+        _NotAsExpected : one that is surely a duplicate is not in the ledger.
+        """
+        seen = self._first_seen(connection, [a.event.event_id for a in repeated])
+        if surely and any(a.event.event_id not in seen for a in repeated):
+            raise _NotAsExpected
+        return [
+            DeadLetter(
+                a.line,
+                a.position,
+                a.size,
+                DUPLICATE,
+                f"duplicate of event {a.event.event_id}, first seen at {seen.get(a.event.event_id, '?')}"[:500],
             )
-        repeated += [a for k, a in first.items() if k not in claimed]
-        if repeated:
-            seen = self._first_seen(connection, [a.event.event_id for a in repeated])
-            for a in repeated:
-                reason = f"duplicate of event {a.event.event_id}, first seen at {seen.get(a.event.event_id, '?')}"
-                dead.append(DeadLetter(a.line, a.position, a.size, DUPLICATE, reason[:500]))
-        return {k: a for k, a in first.items() if k in claimed}, dead
+            for a in repeated
+        ]
 
     def _keep(self, connection: Connection, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
         """Store dead letters; returns those that were not on record, as damage at the end of a file may be."""
@@ -242,109 +369,94 @@ class ChunkWriter:
         for start in range(0, len(event_ids), _IN_LIST):
             query = (
                 select(keys.c.event_id, offsets.c.source, keys.c.line)
-                .join_from(keys, offsets)
+                .join_from(keys, offsets, keys.c.offset_id == offsets.c.id)
                 .where(keys.c.event_id.in_(event_ids[start : start + _IN_LIST]))
             )
             found |= {event_id: f"{source}:{line}" for event_id, source, line in connection.execute(query)}
         return found
 
-    def _series_id(self, connection: Connection, key: SeriesKey) -> int | None:
-        have = self._series_ids.get(key)
-        if have is not None:
-            return have
-        table = schema.series
-        values = {"deployment": key.deployment, "model": key.model, "labels": json.dumps(key.labels)}
-        wanted = select(table.c.id).filter_by(**values)
-        found = connection.execute(wanted).scalar_one_or_none()
-        if found is None:
-            if connection.execute(select(func.count()).select_from(table)).scalar_one() >= self._max_series:
-                return None
-            connection.execute(insert(table, connection).values(values).on_conflict_do_nothing())
-            found = connection.execute(wanted).scalar_one()
-        self._series_ids[key] = int(found)
-        return int(found)
+    def _know_series(self, keys: Iterable[SeriesKey]) -> None:
+        """Numbers of the series, of which new ones are created as long as there is room for more.
 
-    def _store_turns(
-        self, connection: Connection, judged: Judged, rows: Sequence[int], new: Mapping[str, Arrival]
-    ) -> None:
-        q, factors = judged.q.tolist(), judged.factors.tolist()
-        doubt = np.rint(judged.doubt * Q_UNIT).astype(np.int64).tolist()
-        connection.execute(
-            schema.turns.insert(),
-            [
-                {
-                    "event_id": turn.event.event_id,
-                    "turn": turn.index,
-                    "series_id": self._series_ids[judged.series[i]],
-                    "ts": turn.event.ts,
-                    "conversation_id": turn.event.conversation_id,
-                    "line": new[turn.event.event_id].line,
-                    "weight": 1.0 / turn.event.sample_rate,
-                    "classifier_version": judged.version,
-                    "tier": judged.tier,
-                    **{f"q_{b}": q[i][k] for k, b in enumerate(BEHAVIOURS)},
-                    **{f"f_{f}": factors[i][k] for k, f in enumerate(FACTORS)},
-                    "doubt": doubt[i],
-                    "text_hash": hashlib.blake2b(
-                        turn.answer.encode("utf-8", "surrogatepass"), key=self._hash_key, digest_size=16
-                    ).digest(),
-                }
-                for i, turn in ((i, judged.turns[i]) for i in rows)
-            ],
-        )
+        In a transaction of its own: two chunks that name the same new series would else wait for each other until both
+        are done, which is never when they name two of them in opposite order.
+        """
+        unknown = {k: None for k in keys if k not in self._series_ids}  # in order of arrival
+        if not unknown:
+            return
+        table = schema.series
+        with writing(self._engine) as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(select(func.pg_advisory_xact_lock(_SERIES_LOCK)))
+            self._series_ids |= self._find_series(connection, unknown)
+            missing = [k for k in unknown if k not in self._series_ids]
+            if not missing:
+                return
+            room = self._max_series - connection.execute(select(func.count()).select_from(table)).scalar_one()
+            created = missing[: max(0, room)]
+            if created:
+                connection.execute(table.insert(), [_series_row(k) for k in created])
+                self._series_ids |= self._find_series(connection, created)
+
+    def _find_series(self, connection: Connection, keys: Collection[SeriesKey]) -> dict[SeriesKey, int]:
+        table = schema.series
+        wanted = {tuple(_series_row(k).values()): k for k in keys}
+        names = list(wanted)
+        found: dict[SeriesKey, int] = {}
+        for start in range(0, len(names), _IN_LIST):
+            query = select(table.c.deployment, table.c.model, table.c.labels, table.c.id).where(
+                tuple_(table.c.deployment, table.c.model, table.c.labels).in_(names[start : start + _IN_LIST])
+            )
+            found |= {wanted[tuple(name)]: key for *name, key in connection.execute(query)}
+        return found
+
+    def _turns(self, connection: Connection, judged: Judged, rows: Sequence[int], first: Mapping[str, Arrival]) -> Rows:
+        turns = [judged.turns[i] for i in rows]
+        events = [t.event for t in turns]
+        key = hashlib.blake2b(key=self._hash_key, digest_size=16)
+        hashes = []
+        for turn in turns:
+            h = key.copy()
+            h.update(turn.answer.encode("utf-8", "surrogatepass"))
+            hashes.append(h.digest())
+        q, factors = judged.q[rows], judged.factors[rows]
+        columns: dict[str, Values] = {
+            "event_id": [e.event_id for e in events],
+            "turn": [t.index for t in turns],
+            "ts": [e.ts for e in events],
+            "series_id": [self._series_ids[judged.series[i]] for i in rows],
+            "conversation_id": [e.conversation_id for e in events],
+            "line": [first[e.event_id].line for e in events],
+            "weight": [1.0 / e.sample_rate for e in events],
+            "classifier_version": judged.version,
+            "tier": judged.tier,
+            **{f"q_{b}": q[:, k] for k, b in enumerate(BEHAVIOURS)},
+            **{f"f_{f}": factors[:, k] for k, f in enumerate(FACTORS)},
+            "doubt": np.rint(judged.doubt[rows] * Q_UNIT).astype(np.int64),
+            "text_hash": hashes,
+        }
+        return Rows(connection, schema.turns, columns, len(rows))
 
     def _store_second(self, connection: Connection, judged: Judged, rows: Sequence[int]) -> None:
         """Second judgements of the chosen rows."""
         second = judged.second
         if second is None:
             return
-        stored = set(rows)
-        q = to_fixed_point(second.probabilities).tolist()
-        values = [
-            {
-                "event_id": judged.turns[i].event.event_id,
-                "turn": judged.turns[i].index,
-                "classifier_version": second.version,
-                **{f"q_{b}": q[j][k] for k, b in enumerate(BEHAVIOURS)},
-                "doubt": round(float(second.doubt[j]) * Q_UNIT),
-                "choice_probability": float(second.choice_probability[j]),
-            }
-            for j, i in enumerate(second.rows.tolist())
-            if i in stored
-        ]
-        if values:
-            connection.execute(schema.second_judgements.insert(), values)
+        chosen = np.isin(second.rows, rows)
+        turns = [judged.turns[i] for i in second.rows[chosen].tolist()]
+        if not turns:
+            return
+        q = to_fixed_point(second.probabilities)[chosen]
+        columns: dict[str, Values] = {
+            "event_id": [t.event.event_id for t in turns],
+            "turn": [t.index for t in turns],
+            "classifier_version": second.version,
+            **{f"q_{b}": q[:, k] for k, b in enumerate(BEHAVIOURS)},
+            "doubt": np.rint(second.doubt[chosen] * Q_UNIT).astype(np.int64),
+            "choice_probability": second.choice_probability[chosen],
+        }
+        Rows(connection, schema.second_judgements, columns, len(turns)).add()
 
-    def _add_buckets(self, connection: Connection, judged: Judged, rows: Sequence[int]) -> None:
-        table = schema.buckets
-        added = {(self._series_ids[key], minute): sums for (key, minute), sums in fold(judged, rows).items()}
-        places = sorted(added)
-        for start in range(0, len(places), _IN_LIST):
-            part = places[start : start + _IN_LIST]
-            have = connection.execute(
-                select(table.c.series_id, table.c.minute, table.c.sums).where(
-                    tuple_(table.c.series_id, table.c.minute).in_(part),
-                    table.c.shard == self.offset.id,
-                    table.c.classifier_version == judged.version,
-                )
-            )
-            for series_id, minute, sums in have:
-                added[series_id, minute] = added[series_id, minute] + Sums.unpack(sums)
-        upsert = insert(table, connection)
-        connection.execute(
-            upsert.on_conflict_do_update(
-                index_elements=[c.name for c in table.primary_key],
-                set_={"n": upsert.excluded.n, "sums": upsert.excluded.sums},
-            ),
-            [
-                {
-                    "series_id": series_id,
-                    "classifier_version": judged.version,
-                    "minute": minute,
-                    "shard": self.offset.id,
-                    "n": added[series_id, minute].n,
-                    "sums": added[series_id, minute].pack(),
-                }
-                for series_id, minute in places
-            ],
-        )
+
+def _series_row(key: SeriesKey) -> dict[str, str]:
+    return {"deployment": key.deployment, "model": key.model, "labels": json.dumps(key.labels)}

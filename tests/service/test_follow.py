@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -36,7 +37,7 @@ def test_follow(tmp_path: Path, examples: list[dict[str, Any]]) -> None:
         deadline = time.monotonic() + 60
         while "ALERT value_drift" not in err.read_text() and time.monotonic() < deadline:
             time.sleep(0.2)
-        assert "ALERT value_drift" in err.read_text()
+        assert re.search(r"ALERT value_drift on \S+, raised [\d: -]+ UTC: page$", err.read_text(), re.MULTILINE)
         with log.open("a", encoding="utf-8") as f:
             f.write("not json\n")
         time.sleep(1.5)

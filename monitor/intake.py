@@ -1,0 +1,189 @@
+"""What every source goes through, whoever reads it: decode, judge, commit. The imperative shell round `engine`."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+
+from sqlalchemy import Engine
+
+from classifiers.api import Classifier
+from monitor.config import Config
+from monitor.engine import Judged, judge
+from monitor.store.database import hash_key
+from monitor.store.writes import (
+    BAD,
+    Arrival,
+    ChunkWriter,
+    DeadLetter,
+    Offset,
+    StoredReview,
+    Written,
+    known_events,
+    open_offset,
+)
+from monitor.transcript import Event
+from streams.formats import BadEvent, Decoder, Limits
+from streams.lines import Line
+from streams.reasons import Skipped
+
+if TYPE_CHECKING:  # its HTTP client is an extra
+    from classifiers.judge import Judge
+
+Clock = Callable[[], datetime]
+
+
+class Observer(Protocol):
+    """Told of the work as it is done (monitor.metrics)."""
+
+    def classified(self, seconds: float) -> None:
+        """Turns of a batch were judged."""
+
+    def stored(self, before: Offset, written: Written, newest: datetime | None, now: datetime, seconds: float) -> None:
+        """A batch was judged and committed; `newest` is the event time of its newest event."""
+
+
+class Intake:
+    """Takes what sources hold into one database. One for each process; `store` not by two threads at once.
+
+    `skipped` counts, by reason, what rightly held nothing to judge.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        classifier: Classifier,
+        config: Config,
+        clock: Clock,
+        judge: Judge | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self.engine = engine
+        self.clock = clock
+        self._classifier = classifier
+        self._config = config
+        self._judge = judge
+        self._observer = observer
+        self._key = hash_key(engine)
+        self.skipped: Counter[str] = Counter()
+
+    def open(self, source: str) -> ChunkWriter:
+        """The writer of a source, at the offset the source was left at."""
+        return self.writer(open_offset(self.engine, source))
+
+    def writer(self, offset: Offset) -> ChunkWriter:
+        chosen = self._config.input
+        return ChunkWriter(
+            self.engine, offset, hash_key=self._key, series_by=chosen.series_by, max_series=chosen.max_series
+        )
+
+    @property
+    def limits(self) -> Limits:
+        """What every event is bounded by."""
+        return Limits(future_tolerance_minutes=self._config.input.future_tolerance_minutes)
+
+    @property
+    def deployment(self) -> str | None:
+        """For events that name none."""
+        return self._config.input.deployment or None
+
+    def decoder(self, stored: str | None = None, deployment: str | None = None) -> Decoder:
+        """A decoder for one source, `stored` being the format it was found to have.
+
+        `deployment` is for events that name none; None: as configured.
+        """
+        chosen = self._config.input
+        return Decoder(
+            stored if chosen.format == "auto" else chosen.format,
+            limits=self.limits,
+            deployment=deployment or self.deployment,
+        )
+
+    def decode(self, decoder: Decoder, lines: Iterable[Line]) -> tuple[list[Arrival], list[DeadLetter]]:
+        """Events, and dead letters of the lines that hold what cannot be read; one a line, whatever it holds."""
+        now = self.clock()
+        arrivals: list[Arrival] = []
+        bad: list[DeadLetter] = []
+        for line in lines:
+            reasons: list[str] = []
+            if line.data is None:
+                reasons.append(line.problem or "not kept")
+            for found in [] if line.data is None else decoder.decode_all(line.data, now):
+                if isinstance(found, Skipped):
+                    self.skipped[str(found)] += found.count
+                elif isinstance(found, BadEvent):
+                    reasons.append(str(found))
+                else:
+                    arrivals.append(Arrival(found, line.number, line.offset, line.size))
+            if reasons:
+                more = f" (and {len(reasons) - 1} more in this line)" if len(reasons) > 1 else ""
+                bad.append(DeadLetter(line.number, line.offset, line.size, BAD, reasons[0] + more))
+        return arrivals, bad
+
+    def store(
+        self,
+        writer: ChunkWriter,
+        arrivals: Sequence[Arrival],
+        bad: Sequence[DeadLetter],
+        *,
+        position: int,
+        line: int,
+        fingerprint: str = "",
+        format: str | None = None,
+    ) -> Written:
+        """Judge the events that are not known yet, and commit all of it with the source's new offset.
+
+        Raises
+        ------
+        StoreError : another process moved this source on meanwhile, or the database stays away.
+        """
+        started, before = time.perf_counter(), writer.offset
+        fresh = {a.event.event_id: a.event for a in reversed(arrivals)}
+        for known in known_events(self.engine, list(fresh)):
+            del fresh[known]
+        judged = self._judged(list(reversed(fresh.values()))) if fresh else None
+        written = writer.write(
+            arrivals,
+            judged,
+            bad,
+            reviews=self._review(judged),
+            position=position,
+            line=line,
+            fingerprint=fingerprint,
+            format=format,
+        )
+        if self._observer is not None:
+            newest = max((a.event.ts for a in arrivals), default=None)
+            self._observer.stored(before, written, newest, self.clock(), time.perf_counter() - started)
+        return written
+
+    def _judged(self, events: Sequence[Event]) -> Judged:
+        started = time.perf_counter()
+        judged = judge(events, self._classifier, self._config.input.series_by)
+        if self._observer is not None:
+            self._observer.classified(time.perf_counter() - started)
+        return judged
+
+    def _review(self, judged: Judged | None) -> list[StoredReview]:
+        """The judge's word on its random slice of the turns; empty where there is no judge."""
+        if self._judge is None or judged is None:
+            return []
+        from classifiers.judge import Review
+
+        chosen = [t for t, yes in zip(judged.turns, self._judge.choose(judged.turns), strict=True) if yes]
+        return [
+            StoredReview(
+                said.event_id,
+                said.turn,
+                label=said.label if isinstance(said, Review) else None,
+                confidence=said.confidence if isinstance(said, Review) else None,
+                refused=None if isinstance(said, Review) else said.reason,
+                model=self._judge.settings.model,
+                rubric_version=self._judge.rubric_version,
+                choice_probability=self._judge.settings.share,
+            )
+            for said in (self._judge.review(chosen) if chosen else [])
+        ]
