@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -31,7 +31,15 @@ _DECODER: Final = msgspec.json.Decoder(_RawEvent)
 
 def decode(data: bytes, now: datetime, limits: Limits, deployment: str | None) -> Event:
     """One line of canonical log -> event. Raises BadEvent, or what `formats.Decoder` makes a BadEvent of."""
-    raw = _DECODER.decode(data)
+    return _event(_DECODER.decode(data), now, limits, deployment)
+
+
+def event(line: dict[str, Any], now: datetime, limits: Limits, deployment: str | None) -> Event:
+    """The same of decoded JSON whose messages another format has rewritten."""
+    return _event(msgspec.convert(line, _RawEvent), now, limits, deployment)
+
+
+def _event(raw: _RawEvent, now: datetime, limits: Limits, deployment: str | None) -> Event:
     where = raw.deployment if raw.deployment is not None else deployment
     if where is None:
         raise BadEvent("deployment is missing")

@@ -1,4 +1,4 @@
-"""Logs of a request with its response, as gateways and SDK wrappers write them: OpenAI's and Anthropic's."""
+"""Logs of a request with its response, as gateways and SDK wrappers write them, streamed or not."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import msgspec
 from monitor.transcript import MAX_NAME, Event
 from streams.checks import LabelValue, Limits, checked_event
 from streams.conversation import RawMessage, messages_of, object_at
+from streams.deltas import whole
 from streams.reasons import BadEvent
 
 Object = dict[str, Any]
@@ -40,10 +41,13 @@ class Exchange:
 
 def exchange_of(line: Object) -> Exchange | None:
     """Find request and response in a line; None when it is no such log."""
-    request, response = object_at(line, *REQUEST), object_at(line, *RESPONSE)
+    request = object_at(line, *REQUEST)
+    response = next((r for n in RESPONSE if (r := whole(line.get(n))) is not None), None)
+    if request is None and response is None and isinstance(line.get("output"), list) and "input" in line:
+        return Exchange(line, line, line, flat=True)
     if request is None and isinstance(line.get("input"), list):
         request = {**line, "messages": line["input"]}
-    if request is None and response is not None and isinstance(line.get("messages"), list):
+    if request is None and response is not None and (isinstance(line.get("messages"), list) or answers(response)):
         request = line
     if request is None:
         if isinstance(line.get("messages"), list) and ("choices" in line or isinstance(line.get("content"), list)):
@@ -52,9 +56,14 @@ def exchange_of(line: Object) -> Exchange | None:
     if "messages" not in request:  # an HTTP request with its headers around the body
         request = object_at(request, "body") or request
     status = _status(line, request) if response is None else _status(response, line)
-    if response is not None and "choices" not in response and "content" not in response:
-        response = object_at(response, "body") or response
+    if response is not None and not any(name in response for name in ("choices", "content", "output")):
+        response = whole(response.get("body")) or response
     return Exchange(line, request, response, status)
+
+
+def answers(response: Object | None) -> bool:
+    """Whether this is a response of OpenAI's responses API."""
+    return response is not None and (response.get("object") == "response" or isinstance(response.get("output"), list))
 
 
 def _status(*places: Object) -> int | None:
@@ -96,12 +105,25 @@ def event_of(
         ts=_time(x),
         deployment=named or deployment or "default",
         model=model,
-        conversation_id=_first(x.wrapper, *CONVERSATION) or _text(metadata, "conversation_id", "metadata"),
+        conversation_id=_first(x.wrapper, *CONVERSATION)
+        or _text(metadata, "conversation_id", "metadata")
+        or _conversation(x.request, response),
         messages=messages_of(messages, limits.max_messages),
         context=_context(x),
-        labels={**_labels(x, metadata), **labels},
+        labels=_labels(x, metadata, labels, limits.max_labels),
         sample_rate=_sample_rate(x),
     )
+
+
+def _conversation(*places: Object) -> str | None:
+    """The `conversation` of OpenAI's responses: an id, or an object with one."""
+    for place in places:
+        value = place.get("conversation")
+        if isinstance(value, dict):
+            value = value.get("id")
+        if isinstance(value, str) and value:
+            return value
+    return None
 
 
 def _text(place: Mapping[str, Any], name: str, where: str = "") -> str | None:
@@ -116,37 +138,44 @@ def _first(place: Mapping[str, Any], *names: str) -> str | None:
 
 
 def _time(x: Exchange) -> datetime:
-    for place, name in [*((x.wrapper, n) for n in TIME), (x.response or {}, "created")]:
-        value = place.get(name)
-        if value is None:
-            continue
-        if isinstance(value, str):
-            try:
-                return msgspec.convert(value, datetime)
-            except msgspec.ValidationError as e:
-                raise BadEvent(f"{name} is not an RFC 3339 time") from e
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise BadEvent(f"{name} is neither an RFC 3339 time nor unix seconds")
-        try:
-            return datetime.fromtimestamp(value / 1000 if value > MILLISECONDS_FROM else value, UTC)
-        except (ValueError, OverflowError, OSError) as e:
-            raise BadEvent(f"{name} is out of range") from e
+    response = x.response or {}
+    for place, name in [*((x.wrapper, n) for n in TIME), (response, "created"), (response, "created_at")]:
+        if place.get(name) is not None:
+            return time_at(place, name)
     raise BadEvent("ts is missing")
 
 
-def _labels(x: Exchange, metadata: Object) -> dict[str, LabelValue]:
-    """Labels of the wrapper as they are; of metadata, made for other purposes, only texts, shortened to fit."""
-    labels: dict[str, LabelValue] = {}
-    taken = {"deployment", "conversation_id"}
-    for source in (metadata, {} if x.flat else object_at(x.wrapper, "metadata") or {}):
-        for key, value in source.items():
-            if isinstance(value, str) and key not in taken:
-                labels[key] = value if len(value) <= MAX_NAME else value[: MAX_NAME - 1] + "…"
+def time_at(place: Object, name: str) -> datetime:
+    """A time written as RFC 3339, unix seconds or unix milliseconds."""
+    value = place[name]
+    if isinstance(value, str):
+        try:
+            return msgspec.convert(value, datetime)
+        except msgspec.ValidationError as e:
+            raise BadEvent(f"{name} is not an RFC 3339 time") from e
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadEvent(f"{name} is neither an RFC 3339 time nor unix seconds")
+    try:
+        return datetime.fromtimestamp(value / 1000 if value > MILLISECONDS_FROM else value, UTC)
+    except (ValueError, OverflowError, OSError) as e:
+        raise BadEvent(f"{name} is out of range") from e
+
+
+def _labels(x: Exchange, metadata: Object, read: dict[str, LabelValue], limit: int) -> dict[str, LabelValue]:
+    """Labels of the wrapper as they are; of metadata, made for other purposes, texts that fit or are shortened to."""
     try:
         own = msgspec.convert(x.wrapper.get("labels"), dict[str, LabelValue] | None)
     except msgspec.ValidationError as e:
         raise BadEvent(f"labels: {e}") from e
-    return {**labels, **(own or {})}
+    labels = {**(own or {}), **read}
+    taken = {"deployment", "conversation_id"}
+    for source in ({} if x.flat else object_at(x.wrapper, "metadata") or {}, metadata):
+        for key, value in source.items():
+            if len(labels) >= limit:
+                return labels
+            if isinstance(value, str) and key not in taken and key not in labels and 0 < len(key) <= MAX_NAME:
+                labels[key] = value if len(value) <= MAX_NAME else value[: MAX_NAME - 1] + "…"
+    return labels
 
 
 def _context(x: Exchange) -> list[str] | None:

@@ -1,37 +1,57 @@
-"""One line of a log -> a checked event, or the reason why it is none (docs/formats.md).
+"""One line of a log -> checked events, or the reason why it is none (docs/formats.md).
 
-Data flows  line -> JSON -> the format's own reading (`canonical`, `openai`, `anthropic`) -> `checks` -> Event.
+Data flows  line -> JSON -> the format's own reading (a module each) -> `checks` -> Event.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from monitor.transcript import Event
-from streams import anthropic, canonical, openai
+from streams import canonical, conversations, langfuse, litellm, otlp, vendors
 from streams.checks import DEFAULT_LIMITS, Limits
-from streams.exchange import ANSWERED, Exchange, event_of, exchange_of
-from streams.reasons import BadEvent
+from streams.exchange import ANSWERED, Object, event_of, exchange_of
+from streams.reasons import BadEvent, Skipped, bad_event
+from streams.surrogates import mend
 
-__all__ = ["FORMATS", "BadEvent", "Decoder", "Limits", "detect"]
+__all__ = ["FORMATS", "BadEvent", "Decoder", "Limits", "Skipped", "detect"]
 
-FORMATS: Final = ("canonical", "openai", "anthropic")
 VOTERS: Final = 50
 """Lines that decide on the format of a log."""
 TRIED: Final = 1000
 """Lines looked at to find them."""
 
 _ANY: Final = msgspec.json.Decoder(dict[str, Any])
-_READERS: Final = {"openai": openai.read, "anthropic": anthropic.read}
-_ESCAPES: Final = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.S
-)
+
+
+def _exchange(vendor: str, line: Object, now: datetime, limits: Limits, deployment: str | None) -> Event:
+    x = exchange_of(line)
+    if x is None:
+        raise BadEvent("neither a request with its response nor both merged into one object")
+    return event_of(x, now, limits, deployment, vendors.READERS[vendor])
+
+
+_READERS: Final[dict[str, Callable[[Object, datetime, Limits, str | None], Event]]] = {
+    **{vendor: partial(_exchange, vendor) for vendor in vendors.READERS},
+    "litellm": litellm.event,
+    "langfuse": langfuse.event,
+    "sharegpt": conversations.sharegpt,
+    "prompt": conversations.prompt,
+}
+FORMATS: Final = ("canonical", *_READERS, "otlp")
+_LOOKS: Final[dict[str, Callable[[Object], bool]]] = {
+    "otlp": otlp.looks,
+    "litellm": lambda line: litellm.payload_of(line) is not None,
+    "langfuse": langfuse.looks,
+    "sharegpt": conversations.is_sharegpt,
+    "prompt": conversations.is_prompt,
+}
 
 
 class Decoder:
@@ -63,44 +83,54 @@ class Decoder:
             self._format = detect(lines)
         return self._format
 
+    def decode_all(self, data: bytes, now: datetime) -> list[Event | BadEvent]:
+        """One line -> what it holds, in its order: events, and reasons for what is none.
+
+        One thing for every format but otlp, whose lines hold as many as there are spans. Nothing is raised, whatever
+        the bytes are. A `Skipped` among the reasons is no error and no dead letter; its `count` goes into the counts.
+        """
+        try:
+            return self._checked(data, now)
+        except Exception as e:
+            return [bad_event(e)]
+
     def decode(self, data: bytes, now: datetime) -> Event:
-        """One line -> event.
+        """One line that holds one event -> that event.
 
         Raises
         ------
-        BadEvent : the line is no event; nothing else is raised, whatever the bytes are.
+        BadEvent : the line is no event, or holds several; nothing else is raised, whatever the bytes are.
         """
-        try:
-            if self._format is None:
-                self._format = _vote(data)
-            data.decode()  # msgspec does not look into the fields it skips
-            try:
-                return self._decode(data, now)
-            except msgspec.DecodeError:
-                mended = _mend(data)
-                if mended == data:
-                    raise
-                return self._decode(mended, now)
-        except BadEvent:
-            raise
-        except UnicodeDecodeError as e:
-            raise BadEvent(f"not UTF-8 (byte {e.start:,})") from e
-        except msgspec.MsgspecError as e:
-            raise BadEvent(str(e)) from e
-        except RecursionError as e:
-            raise BadEvent("nested too deeply") from e
-        except MemoryError:
-            raise
-        except Exception as e:  # a gap in our reading must not stop the log; the type shows where to look
-            raise BadEvent(f"cannot be decoded ({type(e).__name__})") from e
+        found = self.decode_all(data, now)
+        events = [e for e in found if isinstance(e, Event)]
+        if len(events) > 1:
+            raise BadEvent(f"the line holds {len(events):,} events")
+        for reason in found:
+            if isinstance(reason, BadEvent) and (not events or not isinstance(reason, Skipped)):
+                raise reason
+        if not events:
+            raise Skipped("the line holds no events", 0)
+        return events[0]
 
-    def _decode(self, data: bytes, now: datetime) -> Event:
-        if self._format in (None, "canonical"):
-            return canonical.decode(data, now, self._limits, self._deployment)
-        x = exchange_of(_ANY.decode(data))
-        if x is None:
-            raise BadEvent("neither a request with its response nor both merged into one object")
-        return event_of(x, now, self._limits, self._deployment, _READERS[str(self._format)])
+    def _checked(self, data: bytes, now: datetime) -> list[Event | BadEvent]:
+        if self._format is None:
+            self._format = _vote(data)
+        data.decode()  # msgspec does not look into the fields it skips
+        try:
+            return self._read(data, now)
+        except msgspec.DecodeError:
+            mended = mend(data)
+            if mended == data:
+                raise
+            return self._read(mended, now)
+
+    def _read(self, data: bytes, now: datetime) -> list[Event | BadEvent]:
+        format = self._format or "canonical"
+        if format == "canonical":
+            return [canonical.decode(data, now, self._limits, self._deployment)]
+        if format == "otlp":
+            return otlp.read_json(data, now, limits=self._limits, deployment=self._deployment)
+        return [_READERS[format](_ANY.decode(data), now, self._limits, self._deployment)]
 
 
 def detect(lines: Iterable[bytes | None]) -> str:
@@ -117,31 +147,15 @@ def detect(lines: Iterable[bytes | None]) -> str:
 def _vote(data: bytes) -> str | None:
     """The format one line looks like by its keys; None when that cannot be told."""
     try:
-        line = _ANY.decode(_mend(data))
+        line = _ANY.decode(mend(data))
         x = exchange_of(line)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
-    ours = "messages" in line and (x is None or ("ts" in line and not any(k in line for k in ANSWERED)))
-    if ours or x is None:
-        return "canonical" if ours else None
-    return "anthropic" if _is_anthropic(x) else "openai"
-
-
-def _is_anthropic(x: Exchange) -> bool:
-    response = x.response or {}
-    if "choices" in response:
-        return False
-    return (
-        response.get("type") in ("message", "error")
-        or isinstance(response.get("content"), list)
-        or "stop_reason" in response
-        or "system" in x.request
-        or "anthropic_version" in x.request
-    )
-
-
-def _mend(data: bytes) -> bytes:
-    """Halves of surrogate pairs, as left by cutting a text in JavaScript, become U+FFFD."""
-    if b"\\ud" not in data and b"\\uD" not in data:
-        return data
-    return _ESCAPES.sub(lambda m: b"\\ufffd" if m["lone"] else m[0], data)
+    if "messages" in line and "ts" in line and not any(k in line for k in ANSWERED):
+        return "canonical"
+    for name, looks in _LOOKS.items():
+        if looks(line):
+            return name
+    if x is None:
+        return "canonical" if "messages" in line else None
+    return vendors.vendor_of(x)

@@ -1,4 +1,4 @@
-"""Logs of OpenAI's chat completions, and of the many servers that speak the same protocol."""
+"""Logs of OpenAI's chat and text completions, and of the many servers that speak the same protocol."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from streams.reasons import BadEvent
 
 def read(x: Exchange) -> tuple[list[RawMessage], dict[str, LabelValue]]:
     """Messages with the answer last. Of several choices the one with index 0 is taken, and a label tells how many."""
-    messages = raw_messages(x.request.get("messages"), "request.messages")
+    asked, prompt = x.request.get("messages"), x.request.get("prompt")
+    if asked is None and isinstance(prompt, str):  # text completions
+        asked = [{"role": "user", "content": prompt}]
+    messages = raw_messages(asked, "request.messages")
     choices = (x.response or {}).get("choices")
     if not isinstance(choices, list) or not choices:
         raise no_answer(x)
@@ -18,6 +21,8 @@ def read(x: Exchange) -> tuple[list[RawMessage], dict[str, LabelValue]]:
         raise BadEvent("response.choices holds something that is no object")
     chosen = next((c for c in choices if c.get("index") == 0), choices[0])
     message = chosen.get("message")
+    if message is None and isinstance(chosen.get("text"), str):
+        message = {"content": chosen["text"]}
     if not isinstance(message, dict):
         raise no_answer(x)
     answer = raw_messages([{**message, "role": "assistant"}], "response.choices")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 MAX_REASON: Final = 300
 """Longest reason, in characters: it goes into tables, alerts and terminals."""
 
@@ -24,3 +26,29 @@ class BadEvent(Exception):
 
     def __init__(self, reason: str) -> None:
         super().__init__(printable(reason))
+
+
+class Skipped(BadEvent):
+    """What rightly holds nothing to judge (a tool's span, an embedding): counted by reason, no dead letter.
+
+    `count` is how many things of that kind it stands for.
+    """
+
+    def __init__(self, reason: str, count: int = 1) -> None:
+        super().__init__(reason)
+        self.count = count
+
+
+def bad_event(e: Exception) -> BadEvent:
+    """What decoding raised, as the reason of a dead letter."""
+    if isinstance(e, BadEvent):
+        return e
+    if isinstance(e, UnicodeDecodeError):
+        return BadEvent(f"not UTF-8 (byte {e.start:,})")
+    if isinstance(e, msgspec.MsgspecError):
+        return BadEvent(str(e))
+    if isinstance(e, RecursionError):
+        return BadEvent("nested too deeply")
+    if isinstance(e, MemoryError):
+        raise e
+    return BadEvent(f"cannot be decoded ({type(e).__name__})")  # a gap in our reading; the type shows where to look

@@ -1,4 +1,4 @@
-"""Lines of logs as events: the three formats, and the reasons of dead letters."""
+"""Lines of logs as events: our own, OpenAI's and Anthropic's, and the reasons of dead letters."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -10,90 +10,9 @@ from hypothesis import strategies as st
 
 from monitor.transcript import Message, default_event_id, turns_of
 from streams.formats import FORMATS, BadEvent, Decoder, Limits, detect
+from tests.unit.format_cases import ANTHROPIC, CANONICAL, LOGS, OPENAI, line
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-CANONICAL: dict[str, Any] = {
-    "event_id": "e1",
-    "ts": "2026-03-01T13:00:00+02:00",
-    "deployment": "shop",
-    "model": "m-1",
-    "conversation_id": "c1",
-    "messages": [
-        {"role": "developer", "content": "Help with orders."},
-        {"role": "user", "content": "Where is my parcel?"},
-        {"role": "assistant", "content": "It left the depot today."},
-    ],
-}
-
-OPENAI: dict[str, Any] = {
-    "timestamp": 1772366400.5,
-    "service": "shop",
-    "session_id": "s1",
-    "request": {
-        "model": "m-1",
-        "messages": [
-            {"role": "system", "content": "Help with orders."},
-            {"role": "user", "content": [{"type": "text", "text": "Where is"}, {"type": "image_url", "image_url": {}}]},
-            {
-                "role": "assistant",
-                "content": None,
-                "tool_calls": [{"id": "t", "type": "function", "function": {"name": "find", "arguments": '{"n": 1}'}}],
-            },
-            {"role": "tool", "tool_call_id": "t", "content": "in the depot"},
-        ],
-        "metadata": {"route": "chat", "n": 3, "note": "x" * 300},
-    },
-    "response": {
-        "id": "chatcmpl-1",
-        "created": 1772366399,
-        "model": "m-1-2026-01-01",
-        "choices": [
-            {"index": 1, "message": {"role": "assistant", "content": "The second."}},
-            {"index": 0, "message": {"role": "assistant", "content": "In the depot."}},
-        ],
-    },
-}
-
-ANTHROPIC: dict[str, Any] = {
-    "ts": "2026-03-01T11:00:00Z",
-    "project": "shop",
-    "request": {
-        "model": "m-2",
-        "system": [{"type": "text", "text": "Help with orders."}],
-        "messages": [
-            {"role": "user", "content": "Where is my parcel?"},
-            {
-                "role": "assistant",
-                "content": [
-                    {"type": "text", "text": "Let me look."},
-                    {"type": "tool_use", "id": "t", "name": "find", "input": {"n": 1}},
-                ],
-            },
-            {
-                "role": "user",
-                "content": [
-                    {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "depot"}]},
-                    {"type": "text", "text": "And now?"},
-                ],
-            },
-        ],
-    },
-    "response": {
-        "id": "msg_1",
-        "type": "message",
-        "role": "assistant",
-        "model": "m-2",
-        "content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "In the depot."}],
-        "stop_reason": "end_turn",
-    },
-}
-
-LOGS = {"canonical": CANONICAL, "openai": OPENAI, "anthropic": ANTHROPIC}
-
-
-def line(value: object) -> bytes:
-    return json.dumps(value).encode()
 
 
 def canonical(**changes: Any) -> bytes:

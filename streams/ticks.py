@@ -1,0 +1,165 @@
+"""Moves the series on, one worker of all at a time, and never past what still waits in Kafka."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from kafka import TopicPartition
+from sqlalchemy import Engine, text
+
+from monitor.config import Config
+from monitor.config import Kafka as Settings
+from monitor.errors import BrokerError
+from monitor.intake import Clock
+from monitor.logs import get_logger
+from monitor.metrics import Metrics
+from monitor.steps import News, Stepper
+from monitor.watch import LATENESS_MINUTES
+from streams.kafka import consumer, told
+from streams.recorder import standings
+from streams.watermark import Closing, Standing, Stuck, closing
+
+LEADER_LOCK: Final = 0x6C6561646572
+"""PostgreSQL advisory lock of whoever steps; steps of two would be right too, and half of their work in vain."""
+
+_log: Final = get_logger(__name__)
+
+
+class Ends:
+    """Where the partitions of the topic end, asked over a connection of its own."""
+
+    def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._environment = environment
+        self._consumer: Any = None
+
+    def ask(self) -> dict[int, int]:
+        """The next offset of every partition. Raises BrokerError."""
+        topic = self._settings.topic
+        try:
+            with told(self._settings):
+                self._consumer = self._consumer or consumer(self._settings, self._environment)
+                partitions = [TopicPartition(topic, p) for p in self._consumer.partitions_for_topic(topic) or ()]
+                if not partitions:
+                    raise BrokerError(f"{topic}: no partitions are known")
+                return {tp.partition: end for tp, end in self._consumer.end_offsets(partitions).items()}
+        except BrokerError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        if self._consumer is not None:
+            with contextlib.suppress(Exception):
+                self._consumer.close(timeout_ms=0)
+        self._consumer = None
+
+
+class Ticks:
+    """The thread that steps.
+
+    Parameters
+    ----------
+    cluster : of the positions' names (streams.recorder).
+    on_news : is told of each alert that is raised.
+    """
+
+    def __init__(
+        self,
+        stepper: Stepper,
+        ends: Ends,
+        cluster: str,
+        topic: str,
+        config: Config,
+        clock: Clock,
+        metrics: Metrics,
+        on_news: Callable[[News], None],
+    ) -> None:
+        self._stepper = stepper
+        self._ends = ends
+        self._cluster = cluster
+        self._topic = topic
+        self._settings = config.worker
+        self._clock = clock
+        self._metrics = metrics
+        self._on_news = on_news
+        self._stuck = Stuck()
+        self._given_up: tuple[int, ...] = ()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ticks", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self, seconds: float) -> bool:
+        """End after the step at hand; False when that takes longer: cut off, it is done again by another worker."""
+        self._stop.set()
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._settings.step_seconds):
+            started = time.perf_counter()
+            try:
+                with _leading(self._stepper.engine) as leads:
+                    if leads:
+                        self._step()
+            except Exception as e:  # whatever it is: the next step begins from what is stored
+                self._metrics.stepped(time.perf_counter() - started, failed=True)
+                _log.error("step failed", exc_info=e)
+            else:
+                if leads:
+                    self._metrics.stepped(time.perf_counter() - started, failed=False)
+        self._ends.close()
+
+    def _step(self) -> None:
+        found = self.closing()
+        if found.given_up != self._given_up:
+            self._given_up = found.given_up
+            _log.warning("partitions are not waited for", topic=self._topic, items=len(found.given_up))
+        self._metrics.partitions_given_up.set(len(found.given_up))
+        if found.until is not None:
+            for news in self._stepper.step(closed_until=found.until):
+                self._on_news(news)
+
+    def closing(self) -> Closing:
+        """What is over now. The order matters: what is counted by then was produced before the clock was read, or not.
+
+        Raises
+        ------
+        BrokerError, StoreError : how far Kafka or the database is cannot be known.
+        """
+        now = self._clock()
+        ends = self._ends.ask()
+        stored = standings(self._stepper.engine, self._cluster, self._topic, ends.keys())
+        self._stuck.only(ends)
+        at: dict[int, Standing] = {}
+        for partition, end in ends.items():
+            offset = stored.get(partition)
+            position = 0 if offset is None else offset.position
+            stuck = self._stuck.seconds(partition, position, end, time.monotonic())
+            at[partition] = Standing(position, end, None if offset is None else offset.newest_ts, stuck)
+        patience = self._settings.max_lag_wait_seconds
+        return closing(at, now, lateness_minutes=LATENESS_MINUTES, patience_seconds=patience)
+
+
+@contextlib.contextmanager
+def _leading(engine: Engine) -> Iterator[bool]:
+    """Whether this process is the one that steps, now. A SQLite file has one writer at a time anyway."""
+    if engine.dialect.name != "postgresql":
+        yield True
+        return
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        key = {"key": LEADER_LOCK}
+        leads = bool(connection.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar_one())
+        try:
+            yield leads
+        finally:
+            if leads:
+                try:
+                    connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
+                except Exception:  # the session ends, and its lock with it
+                    connection.invalidate()
