@@ -6,8 +6,10 @@ import difflib
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -20,8 +22,13 @@ DEFAULT_FILE: Final = Path("valuedrift.toml")
 _PREFIX: Final = "VALUEDRIFT_"
 _FILE_VARIABLE: Final = "VALUEDRIFT_CONFIG"
 _TEST_PREFIX: Final = "VALUEDRIFT_TEST_"
-_NOT_SETTINGS: Final = frozenset({_FILE_VARIABLE, JudgeSettings().api_key_variable, "VALUEDRIFT_CACHE"})
-"""Variables with a meaning of their own: this file's name, the judge's key, the accurate tier's cache folder."""
+API_KEYS: Final = "VALUEDRIFT_API_KEYS"
+KAFKA_PASSWORD: Final = "VALUEDRIFT_KAFKA_SASL_PASSWORD"
+KAFKA_KEY_PASSWORD: Final = "VALUEDRIFT_KAFKA_SSL_KEY_PASSWORD"
+_NOT_SETTINGS: Final = frozenset(
+    {_FILE_VARIABLE, JudgeSettings().api_key_variable, "VALUEDRIFT_CACHE", API_KEYS, KAFKA_PASSWORD, KAFKA_KEY_PASSWORD}
+)
+"""Variables with a meaning of their own: this file's name, secrets, the accurate tier's cache folder."""
 
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,6 +52,52 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where it is kept."""
 
     url: str = "sqlite:///valuedrift.db"
+    """sqlite:///FILE or postgresql://USER@HOST/NAME; what it leaves out comes from PG* variables (docs/database.md)."""
+    connect_seconds: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 30.0
+    """A server that does not answer at the start is waited for so long."""
+    retry_seconds: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 300.0
+    """A watch that loses its database waits for it so long."""
+
+
+class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long each kind of row is kept, in hours (h) or days (d), a day or more; "" keeps it for ever.
+
+    Ages are by event time, those of the ledger and of dead letters by the clock that saw them (docs/database.md).
+    """
+
+    turns: str = "90d"
+    """Judgements of single turns, with their reviews and second judgements."""
+    dead_letters: str = "90d"
+    event_keys: str = "400d"
+    """An event id that comes again after so long counts as a new event; goes only after its turns."""
+    alerts: str = "1095d"
+    """Alerts, from when they were resolved on; those that fire stay."""
+    minutes_after: str = "30d"
+    """Older minute buckets become hour buckets; "" leaves them as they are."""
+    hours_after: str = "365d"
+    """Older hour buckets become day buckets; at least as long as `minutes_after`."""
+    buckets: str = ""
+    points: str = ""
+    """The trajectory; at least as long as `buckets`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`Retention` as times; None keeps for ever."""
+
+    turns: timedelta | None
+    dead_letters: timedelta | None
+    event_keys: timedelta | None
+    alerts: timedelta | None
+    minutes_after: timedelta | None
+    hours_after: timedelta | None
+    buckets: timedelta | None
+    points: timedelta | None
+    ahead: timedelta
+    """How far an event's time may be ahead of the clock that sees it."""
+
+
+_AT_LEAST_AS_LONG: Final = (("event_keys", "turns"), ("hours_after", "minutes_after"), ("points", "buckets"))
 
 
 class Monitor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,6 +124,98 @@ class Monitor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Nats/day that S gains where no alignment work is done: gives sigma_0 - dS/dt; 0: not known."""
 
 
+class Kafka(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The brokers and topics transcripts go through (docs/kafka.md).
+
+    The password is no setting: VALUEDRIFT_KAFKA_SASL_PASSWORD has it, and VALUEDRIFT_KAFKA_SSL_KEY_PASSWORD that of a
+    client's key.
+    """
+
+    bootstrap_servers: tuple[str, ...] = ("localhost:9092",)
+    topic: str = "valuedrift.transcripts"
+    dead_letter_topic: str = "valuedrift.dead-letters"
+    partitions: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 12
+    """Of the transcripts topic; as many workers can share the work."""
+    replication: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
+    """Copies of each partition; 0 is the brokers' own default."""
+    retention_hours: Annotated[float, msgspec.Meta(gt=0, le=1_000_000)] = 168.0
+    """How long transcripts stay in their topic: how far back a restored database can be filled."""
+    dead_letter_retention_hours: Annotated[float, msgspec.Meta(gt=0, le=1_000_000)] = 720.0
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    sasl_username: str = ""
+    ssl_cafile: str = ""
+    """PEM file of whom to trust; empty for the system's."""
+    ssl_certfile: str = ""
+    ssl_keyfile: str = ""
+    client_id: str = "valuedrift"
+    """What the brokers' logs and quotas know us by."""
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "lz4"
+    """What is produced; all but gzip need the libraries of the extra `kafka`."""
+    retry_seconds: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 300.0
+    """Brokers that do not answer are waited for so long; with `ship --follow` for ever."""
+
+
+class Serve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Transcripts over HTTP (docs/http.md)."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8080
+    """0 takes any that is free."""
+    instance: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    """Names this process among the sources; empty for the host's name."""
+    api_keys_file: str = ""
+    """More keys than VALUEDRIFT_API_KEYS has."""
+    metrics_need_key: bool = False
+    max_body_bytes: Annotated[int, msgspec.Meta(ge=1024, le=1 << 28)] = 16 * 1024 * 1024
+    """Of one request, decompressed."""
+    max_request_events: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 5000
+    max_series_per_key: Annotated[int, msgspec.Meta(ge=1)] = 100
+    """Further series of one key become dead letters."""
+    events_per_second: Annotated[float, msgspec.Meta(ge=0)] = 1000.0
+    """Of one key; 0 is no limit."""
+    burst_seconds: Annotated[float, msgspec.Meta(ge=1, le=86400)] = 60.0
+    """A key that was silent may catch up on so much of its rate at once."""
+    queue_events: Annotated[int, msgspec.Meta(ge=1)] = 10_000
+    """More than these wait for the database in no case."""
+    held_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 256 * 1024 * 1024
+    """Of all requests at hand, decompressed."""
+    connections: Annotated[int, msgspec.Meta(ge=1)] = 500
+    """At once; a process may usually have 1024 files open."""
+    batch_events: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 500
+    """One transaction takes requests until it has so many."""
+    request_seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 10.0
+    """A request's headers, its body and its answer take no longer than this, each."""
+    database_seconds: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 5.0
+    """A database that is away so long turns requests away, until it is back."""
+    retry_after_seconds: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 2.0
+    """What is turned away is asked to come again after so long."""
+    step_seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 10.0
+    """How often series are moved on and alerts raised."""
+
+
+class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Transcripts from Kafka (docs/kafka.md)."""
+
+    group: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = "valuedrift"
+    """Workers of one group share the partitions."""
+    session_seconds: Annotated[float, msgspec.Meta(ge=1, le=25)] = 10.0
+    """A worker that is not heard of for so long loses its partitions; Apache Kafka allows 6 and more."""
+    batch_events: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1000
+    """Records fetched at once; what is taken of a partition is one transaction."""
+    buffer_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 16 * 1024 * 1024
+    """No more is fetched while records of so many bytes wait for the database."""
+    database_seconds: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 5.0
+    """A database that is away so long is told in the logs, and waited for all the same."""
+    step_seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 10.0
+    """How often series are moved on and alerts raised, by one worker of all."""
+    max_lag_wait_seconds: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 900.0
+    """Minutes are not closed before all partitions are counted, but for those that stand still for so long."""
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 9464
+    """0 takes any that is free."""
+
+
 class Classifier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What judges."""
 
@@ -89,12 +234,30 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     input: Input = Input()
     store: Store = Store()
+    retention: Retention = Retention()
     monitor: Monitor = Monitor()
+    kafka: Kafka = Kafka()
+    serve: Serve = Serve()
+    worker: Worker = Worker()
     classifier: Classifier = Classifier()
     judge: JudgeSettings = JudgeSettings()
 
     def baseline_rule(self) -> BaselineRule:
         return BaselineRule.parse(self.monitor.baseline)
+
+    def limits(self) -> Limits:
+        """Raises ConfigError on a time that cannot be read, or one that another rules out."""
+        given = {f.name: getattr(self.retention, f.name) for f in msgspec.structs.fields(Retention)}
+        ahead = timedelta(minutes=self.input.future_tolerance_minutes)
+        limits = Limits(**{key: _kept(f"retention.{key}", text) for key, text in given.items()}, ahead=ahead)
+        for longer, shorter in _AT_LEAST_AS_LONG:
+            kept, least = getattr(limits, longer), getattr(limits, shorter)
+            if kept is not None and least is not None and kept < least:
+                raise ConfigError(
+                    f"retention.{longer} {given[longer]!r} must not be shorter than retention.{shorter} "
+                    f"{given[shorter]!r}"
+                )
+        return limits
 
     def trajectory(self) -> TrajectorySettings:
         """Raises ConfigError on a promise that cannot be kept."""
@@ -113,6 +276,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             lambda_max_per_day=self.monitor.lambda_max_per_day,
             sigma_0_nats_per_day=self.monitor.sigma_0,
         )
+
+
+def _kept(key: str, text: str) -> timedelta | None:
+    if not text:
+        return None
+    # nothing is older than a century, and dates end there
+    return timedelta(days=min(_days(key, text, '90d, or "" to keep for ever'), 36500.0))
 
 
 def _days(key: str, text: str, such_as: str) -> float:

@@ -1,0 +1,85 @@
+"""`valuedrift serve`: transcripts and traces over HTTP into the database."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from monitor import config as configuration
+from monitor.errors import ConfigError, StoreError
+
+
+@click.command()
+@click.option("--host", metavar="ADDRESS", help="Where to listen [127.0.0.1].")
+@click.option("--port", type=click.IntRange(0, 65535), help="0 takes any that is free [8080].")
+@click.option("--db", "url", metavar="URL", help="Database [sqlite:///valuedrift.db].")
+@click.option("--tier", type=click.Choice(["fast", "accurate", "cascade"]), help="What judges [fast].")
+@click.option("--no-auth", is_flag=True, help="Let anybody write who can reach the address, without API keys.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@click.pass_context
+def serve(
+    context: click.Context,
+    host: str | None,
+    port: int | None,
+    url: str | None,
+    tier: str | None,
+    no_auth: bool,
+    log_level: str,
+) -> None:
+    """Take transcripts (POST /v1/transcripts) and OpenTelemetry traces (POST /v1/traces), until stopped.
+
+    Answers only once they are stored. Prints the address it listens on; logs go to standard error.
+    """
+    options = {
+        ("serve", "host"): host,
+        ("serve", "port"): port,
+        ("store", "url"): url,
+        ("classifier", "tier"): tier,
+    }
+    config = configuration.load(context.obj, os.environ, options)
+    config.baseline_rule(), config.trajectory()  # a wrong setting is told before any work
+    try:
+        from monitor import logs
+        from monitor.web import keys as api_keys
+        from monitor.web import server
+    except ModuleNotFoundError as e:
+        raise ConfigError(f"serve needs {e.name}: pip install 'valuedrift[serve]'") from e
+    from classifiers.tiers import load_judge, load_tier
+    from monitor.store.database import open_store
+
+    s, c = config.serve, config.classifier
+    keys = api_keys.load(Path(s.api_keys_file) if s.api_keys_file else None, configuration.API_KEYS, os.environ)
+    if no_auth and keys:
+        raise ConfigError("--no-auth was given, and API keys too; leave out one of them")
+    if not keys and not no_auth and not _loopback(s.host):
+        raise ConfigError(
+            f"without API keys anybody who reaches {s.host} could write: set {configuration.API_KEYS} or "
+            "serve.api_keys_file (docs/http.md), listen on 127.0.0.1, or say --no-auth"
+        )
+    listener = server.bind(s.host, s.port)
+    classifier = load_tier(c.tier, Path(c.weights) if c.weights else None, c.accurate_share, c.random_share)
+    judge = load_judge(config.judge)
+    patience = min(s.database_seconds, config.store.retry_seconds)
+    engine = open_store(config.store.url, connect_seconds=config.store.connect_seconds, retry_seconds=patience)
+    logs.configure(log_level)
+
+    def started(address: str) -> None:
+        click.echo(f"listening on {address}")
+
+    done = server.serve(engine, classifier, config, keys, listener, lambda: datetime.now(UTC), judge, started)
+    engine.dispose()
+    if not done:
+        raise StoreError("the database did not take all that waited; its clients were not told that it was stored")
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
