@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -17,6 +18,7 @@ from sqlalchemy import text
 
 from monitor.store.database import open_engine
 from monitor.store.schema import METADATA
+from tests.own_server import OwnServer
 from tests.service import brokers
 
 ROOT = Path(__file__).parent.parent
@@ -92,6 +94,16 @@ def last_json(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     """The object on the last line of stdout."""
     assert done.returncode in (0, 1), done.stderr
     return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[OwnServer]:
+    """A PostgreSQL that the module's tests may kill."""
+    # not below pytest's folders, which another session closes to the user that the server runs as
+    with tempfile.TemporaryDirectory(prefix="valuedrift-pg") as folder:
+        server = OwnServer(Path(folder) / "data")
+        yield server
+        server.close()
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,15 +21,6 @@ ENV = {
     "VALUEDRIFT_SERVE_STEP_SECONDS": "0.5",
     "VALUEDRIFT_SERVE_EVENTS_PER_SECOND": "0",
 }
-
-
-@pytest.fixture(scope="module")
-def own() -> Iterator[OwnServer]:
-    # not below pytest's folders, which another session closes to the user that the server runs as
-    with tempfile.TemporaryDirectory(prefix="valuedrift-pg") as folder:
-        server = OwnServer(Path(folder) / "data")
-        yield server
-        server.close()
 
 
 class Clients:

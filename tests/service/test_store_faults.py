@@ -28,13 +28,6 @@ from tests.store_cases import contents, events, write, writer
 CHUNKS = 30
 
 
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServer]:
-    server = OwnServer(tmp_path_factory.mktemp("own"))
-    yield server
-    server.close()
-
-
 @pytest.fixture
 def database(own: OwnServer) -> Iterator[str]:
     """URL of an empty database of the server that may be killed."""
