@@ -6,7 +6,7 @@ DATA   ?= ../shared/data
 STAMP  := $(VENV)/.installed
 ENCODER := $(VENV)/.encoder
 
-.PHONY: setup demo test lint bench train-fast train-accurate clean
+.PHONY: setup demo test soak lint bench train-fast train-accurate clean
 
 setup: $(STAMP)
 
@@ -33,10 +33,15 @@ lint: setup
 test: lint $(ENCODER)
 	$(BIN)/python -m pytest
 
+# faults as long as operators see them
+soak: setup
+	VALUEDRIFT_TEST_SOAK=1 $(BIN)/python -m pytest tests/service/test_worker_faults.py
+
 bench: setup $(ENCODER)
 	$(BIN)/python benchmarks/watch.py
 	$(BIN)/python benchmarks/classify.py
 	$(BIN)/python benchmarks/detection.py
+	$(BIN)/python benchmarks/stream.py
 
 out/labelled.jsonl: examples/labelled.py examples/two_weeks.jsonl $(STAMP)
 	@mkdir -p out

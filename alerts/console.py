@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from monitor.intake import NOT_SAMPLED
 from monitor.multiplicity import PAGE, TICKET
 from monitor.taxonomy import BEHAVIOURS
 from streams.reasons import printable
@@ -15,6 +16,8 @@ from streams.reasons import printable
 SHOWN_SERIES: Final = 20
 """Series written out in full; those with alerts come first."""
 SHOWN_DEAD_LETTERS: Final = 5
+SHOWN_TEXT: Final = 200
+"""Characters of an excerpt."""
 LONGEST_LINE: Final = 4000
 """Characters; an alert's reason may take several lines of a terminal."""
 
@@ -45,7 +48,8 @@ def show_summary(summary: dict[str, Any], console: Console) -> None:
         f"dead letters {e['dead_letters']:,}   (judged: {e['turns']:,} turns)",
     )
     for reason, count in summary.get("skipped", {}).items():
-        line(console, f"  nothing to judge in {count:,}: {text(reason)}")
+        said = "left out" if reason == NOT_SAMPLED else "nothing to judge in"
+        line(console, f"  {said} {count:,}: {text(reason)}")
     for letter in summary["dead_letters"][:SHOWN_DEAD_LETTERS]:
         line(console, f"  dead letter {text(letter['where'])}: {text(letter['reason'])}")
     left = e["dead_letters"] + e["duplicates"] - SHOWN_DEAD_LETTERS
@@ -96,6 +100,9 @@ def _show_turns(turns: list[dict[str, Any]], console: Console) -> None:
             f"    {turn['behaviour']} {turn['probability']:.2f}  {text(turn['where'])}  "
             f"conversation {text(turn['conversation_id'])}  event {text(turn['event_id'])} turn {turn['turn']}",
         )
+        if "answer" in turn:
+            line(console, f"      asked: {printable(turn['request'], SHOWN_TEXT)}")
+            line(console, f"      answered: {printable(turn['answer'], SHOWN_TEXT)}")
 
 
 def when(iso: str | None) -> str:

@@ -8,7 +8,7 @@
 --   valuedrift_migrator  owns the tables: db upgrade, db downgrade, db prune
 --   valuedrift_writer    watch, and whatever else brings data in; cannot create, alter, drop or delete
 --   valuedrift_reader    Grafana, reports: reads only, for at most 30 seconds a query; sees neither the key that
---                        text hashes are made with nor the hashes
+--                        text hashes are made with, nor the hashes, nor excerpts of texts
 
 DO $roles$
 DECLARE
@@ -42,8 +42,8 @@ BEGIN
         SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname = home AND c.relkind IN ('r', 'p') AND pg_get_userbyid(c.relowner) <> 'valuedrift_migrator'
             AND (c.relname = ANY (ARRAY['alembic_version', 'alerts', 'baselines', 'buckets', 'dead_letters',
-                    'event_keys', 'offsets', 'points', 'reviews', 'second_judgements', 'series', 'settings', 'turns'])
-                OR c.relname ~ '^((turns|points)_\d{4}_\d{2}|event_keys_\d+)$')
+                    'event_keys', 'offsets', 'points', 'reviews', 'second_judgements', 'series', 'settings', 'turns', 'turn_texts'])
+                OR c.relname ~ '^((turns|turn_texts|points)_\d{4}_\d{2}|event_keys_\d+)$')
     LOOP
         EXECUTE format('ALTER TABLE %I.%I OWNER TO valuedrift_migrator', home, item.relname);
     END LOOP;
@@ -62,6 +62,7 @@ BEGIN
             ('series',            'SELECT, INSERT, UPDATE', 'SELECT'),
             ('event_keys',        'SELECT, INSERT',         'SELECT'),
             ('turns',             'SELECT, INSERT',         'SELECT'),
+            ('turn_texts',        'SELECT, INSERT',         NULL),
             ('second_judgements', 'SELECT, INSERT',         'SELECT'),
             ('reviews',           'SELECT, INSERT',         'SELECT'),
             ('buckets',           'SELECT, INSERT, UPDATE', 'SELECT'),

@@ -20,12 +20,20 @@ from alerts.console import SHOWN_DEAD_LETTERS, show_alert, show_summary
 from classifiers.api import Classifier
 from monitor import config as configuration
 from monitor.baseline_cli import baseline as baseline_commands
+from monitor.db_cli import db as db_commands
 from monitor.errors import ConfigError, ValueDriftError
 from monitor.ingest import Ingest
+from monitor.kafka_cli import kafka as kafka_commands
+from monitor.kafka_cli import replay, ship
+from monitor.letters_cli import dead_letters
+from monitor.serve_cli import serve
+from monitor.steps import News
 from monitor.store import reads
-from monitor.store.database import open_engine, open_store, shown, upgrade, versions
-from monitor.store.trajectories import Alert
-from monitor.summary import alert_values, summarise
+from monitor.store.database import open_store, shown
+from monitor.store.retry import reading, retrying
+from monitor.summary import alert_values, summarise, with_texts
+from monitor.worker_cli import worker
+from streams.formats import FORMATS
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -72,6 +80,13 @@ def _load(context: click.Context, **options: Any) -> configuration.Config:
 
 
 cli.add_command(baseline_commands, "baseline")
+cli.add_command(db_commands, "db")
+cli.add_command(dead_letters)
+cli.add_command(kafka_commands, "kafka")
+cli.add_command(replay)
+cli.add_command(serve)
+cli.add_command(ship)
+cli.add_command(worker)
 
 
 _db = click.option("--db", "url", metavar="URL", help="Database [sqlite:///valuedrift.db].")
@@ -93,7 +108,7 @@ def _classifier(config: configuration.Config) -> Classifier:
 @_db
 @click.option("--baseline", metavar="RULE", help="What is normal: 300 (turns), 7d, 300+24h (both), or FROM..TO dates.")
 @click.option("--false-alarm-every", metavar="TIME", help="Promised mean time between false alarms of a series [90d].")
-@click.option("--format", "log_format", type=click.Choice(["auto", "canonical", "openai", "anthropic"]), help="[auto]")
+@click.option("--format", "log_format", type=click.Choice(["auto", *FORMATS]), help="[auto]")
 @click.option("--deployment", metavar="NAME", help="Name for transcripts that carry none.")
 @_tier
 @click.option("--series-by", metavar="LABEL", multiple=True, help="Split a deployment by this label (repeatable).")
@@ -141,7 +156,8 @@ def watch(
     sources = open_sources(source, max_line_bytes=config.input.max_event_bytes)
     classifier = _classifier(config)
     judge = load_judge(config.judge)
-    engine = open_store(config.store.url)
+    store = config.store
+    engine = open_store(store.url, connect_seconds=store.connect_seconds, retry_seconds=store.retry_seconds)
     run = Watch(engine, sources, classifier, config, judge=judge)
     out = Console(highlight=False, soft_wrap=True)
     with _Bar(run.ingests) as bar:
@@ -149,11 +165,12 @@ def watch(
             _until_stopped(run, bar, Console(stderr=True, highlight=False, soft_wrap=True) if as_json else out)
         else:
             run.run(bar.advance)
-    summary = summarise(engine, run.offsets, run.stepper)
-    with engine.connect() as connection:
-        letters = reads.dead_letters(connection, [o.id for o in run.offsets], SHOWN_DEAD_LETTERS)
+    summary = retrying(engine, lambda: summarise(engine, run.offsets, run.stepper))
+    offset_ids = [o.id for o in run.offsets]
+    letters = reading(engine, lambda connection: reads.dead_letters(connection, offset_ids, SHOWN_DEAD_LETTERS))
     summary["database"] = shown(engine)
     summary["dead_letters"] = [{"where": f"{d.source}:{d.line}", "kind": d.kind, "reason": d.reason} for d in letters]
+    summary["skipped"] = dict(run.skipped)
     summary["plot"] = None if plot is None else str(plot)
     if plot is not None:
         draw(engine, summary, plot)
@@ -173,8 +190,9 @@ def _until_stopped(run: Any, bar: _Bar, console: Console) -> None:
 
     signal.signal(signal.SIGTERM, stop)
 
-    def on_alert(series: str, alert: Alert) -> None:
-        show_alert(alert_values(alert, series), console)
+    def on_alert(news: News) -> None:
+        values = alert_values(news.alert, news.series, news.severity)
+        show_alert(reading(run.stepper.engine, lambda connection: with_texts(connection, values)), console)
 
     with contextlib.suppress(KeyboardInterrupt):
         run.follow(bar.advance, on_alert)
@@ -213,51 +231,6 @@ class _Bar:
         seconds = max(time.monotonic() - self._started, 1e-3)
         done = sum(i.consumed for i in self._ingests)
         self._progress.update(self._task, completed=done, turns=turns, rate=turns / seconds)
-
-
-@cli.group()
-def db() -> None:
-    """Look after the database."""
-
-
-@db.command("upgrade")
-@_db
-@click.pass_context
-def db_upgrade(context: click.Context, url: str | None) -> None:
-    """Bring the database to this version's schema."""
-    engine = open_engine(_load(context, store__url=url).store.url)
-    before, _ = versions(engine)
-    upgrade(engine)
-    after, _ = versions(engine)
-    click.echo(f"{shown(engine)}: schema {before or 'none'} -> {after}")
-
-
-@db.command("current")
-@_db
-@click.pass_context
-def db_current(context: click.Context, url: str | None) -> None:
-    """Say which schema the database has and which this version needs."""
-    engine = open_engine(_load(context, store__url=url).store.url)
-    have, want = versions(engine)
-    click.echo(f"{shown(engine)}: schema {have or 'none'}, this version needs {want}")
-
-
-@cli.command("dead-letters")
-@_db
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@click.pass_context
-def dead_letters(context: click.Context, url: str | None, limit: int, as_json: bool) -> None:
-    """List what could not be counted: where it stands and why."""
-    from streams.reasons import printable
-
-    engine = open_store(_load(context, store__url=url).store.url)
-    with engine.connect() as connection:
-        for d in reads.dead_letters(connection, limit=limit):
-            if as_json:
-                click.echo(msgspec.json.encode(dict(d._mapping)))
-            else:
-                click.echo(f"{printable(d.source)}:{d.line} (byte {d.position}, {d.size} bytes) {printable(d.reason)}")
 
 
 @cli.command()

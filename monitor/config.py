@@ -6,7 +6,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -46,6 +46,12 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """More series than this become dead letters: an attacker can invent deployment names."""
     future_tolerance_minutes: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] = 5.0
     """An event further ahead of the clock becomes a dead letter."""
+    sample_rate: Annotated[float, msgspec.Meta(ge=1 / 1024, le=1)] = 1.0
+    """Share of conversations that are judged; each stands for 1/sample_rate of them (docs/privacy.md)."""
+    store_text: Literal["never", "flagged", "always"] = "never"
+    """Which turns' redacted excerpts are kept; flagged ones are not aligned, doubtful or came with a flag."""
+    redact_patterns: dict[str, str] = {}
+    """More to redact: the name of its mark -> a pattern in RE2's syntax (docs/privacy.md)."""
 
 
 class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,6 +73,8 @@ class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     turns: str = "90d"
     """Judgements of single turns, with their reviews and second judgements."""
+    texts: str = "30d"
+    """Excerpts of turns (input.store_text); never longer than the turns themselves."""
     dead_letters: str = "90d"
     event_keys: str = "400d"
     """An event id that comes again after so long counts as a new event; goes only after its turns."""
@@ -86,6 +94,7 @@ class Limits:
     """`Retention` as times; None keeps for ever."""
 
     turns: timedelta | None
+    texts: timedelta | None
     dead_letters: timedelta | None
     event_keys: timedelta | None
     alerts: timedelta | None
@@ -201,8 +210,8 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Workers of one group share the partitions."""
     session_seconds: Annotated[float, msgspec.Meta(ge=1, le=25)] = 10.0
     """A worker that is not heard of for so long loses its partitions; Apache Kafka allows 6 and more."""
-    batch_events: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1000
-    """Records fetched at once; what is taken of a partition is one transaction."""
+    batch_events: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 500
+    """Most records of one transaction; a partition's that come together are one."""
     buffer_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 16 * 1024 * 1024
     """No more is fetched while records of so many bytes wait for the database."""
     database_seconds: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 5.0
@@ -257,6 +266,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                     f"retention.{longer} {given[longer]!r} must not be shorter than retention.{shorter} "
                     f"{given[shorter]!r}"
                 )
+        if limits.turns is not None and (limits.texts is None or limits.texts > limits.turns):
+            limits = replace(limits, texts=limits.turns)
         return limits
 
     def trajectory(self) -> TrajectorySettings:
@@ -368,6 +379,8 @@ def _typed(section: str, key: str, text: str, name: str) -> Any:
     kind = _sections()[section][key]
     value: Any = [part for part in text.split(",") if part] if kind == tuple[str, ...] else text
     try:
+        if kind == dict[str, str]:
+            return msgspec.json.decode(text, type=kind)
         return msgspec.convert(value, kind, strict=False)
-    except msgspec.ValidationError as e:
+    except msgspec.DecodeError as e:
         raise ConfigError(f"{name}={text!r}: {e}") from e

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from sqlalchemy import Engine
 
@@ -25,15 +26,21 @@ from monitor.store.writes import (
     known_events,
     open_offset,
 )
+from monitor.texts import Excerpts
 from monitor.transcript import Event
 from streams.formats import BadEvent, Decoder, Limits
 from streams.lines import Line
 from streams.reasons import Skipped
+from streams.sampling import Sampler
 
 if TYPE_CHECKING:  # its HTTP client is an extra
     from classifiers.judge import Judge
 
 Clock = Callable[[], datetime]
+
+NOT_SAMPLED: Final = "not sampled"
+_STAGE: Final = "intake"
+"""Names this place among those that sample, for successive rates to multiply."""
 
 
 class Observer(Protocol):
@@ -42,6 +49,9 @@ class Observer(Protocol):
     def classified(self, seconds: float) -> None:
         """Turns of a batch were judged."""
 
+    def sampled_out(self, events: int) -> None:
+        """Events were left out by sampling."""
+
     def stored(self, before: Offset, written: Written, newest: datetime | None, now: datetime, seconds: float) -> None:
         """A batch was judged and committed; `newest` is the event time of its newest event."""
 
@@ -49,7 +59,7 @@ class Observer(Protocol):
 class Intake:
     """Takes what sources hold into one database. One for each process; `store` not by two threads at once.
 
-    `skipped` counts, by reason, what rightly held nothing to judge.
+    `skipped` counts, by reason, what rightly held nothing to judge or was left out by sampling.
     """
 
     def __init__(
@@ -68,6 +78,10 @@ class Intake:
         self._judge = judge
         self._observer = observer
         self._key = hash_key(engine)
+        # by the database's own key: whoever chooses conversation ids must not choose whether they are watched
+        self._excerpts = Excerpts(config.input)
+        self._payload = hashlib.blake2b(digest_size=16, key=self._key, person=b"payload")
+        self._sampler = Sampler(config.input.sample_rate, _STAGE, self._key)
         self.skipped: Counter[str] = Counter()
 
     def open(self, source: str) -> ChunkWriter:
@@ -107,8 +121,10 @@ class Intake:
         now = self.clock()
         arrivals: list[Arrival] = []
         bad: list[DeadLetter] = []
+        left_out = 0
         for line in lines:
             reasons: list[str] = []
+            hashed = None if line.data is None else self.payload_hash(line.data)
             if line.data is None:
                 reasons.append(line.problem or "not kept")
             for found in [] if line.data is None else decoder.decode_all(line.data, now):
@@ -116,12 +132,28 @@ class Intake:
                     self.skipped[str(found)] += found.count
                 elif isinstance(found, BadEvent):
                     reasons.append(str(found))
+                elif (event := self.sample(found)) is not None:
+                    arrivals.append(Arrival(event, line.number, line.offset, line.size, hashed))
                 else:
-                    arrivals.append(Arrival(found, line.number, line.offset, line.size))
+                    left_out += 1
             if reasons:
                 more = f" (and {len(reasons) - 1} more in this line)" if len(reasons) > 1 else ""
-                bad.append(DeadLetter(line.number, line.offset, line.size, BAD, reasons[0] + more))
+                bad.append(DeadLetter(line.number, line.offset, line.size, BAD, reasons[0] + more, hashed))
+        if left_out:
+            self.skipped[NOT_SAMPLED] += left_out
+            if self._observer is not None:
+                self._observer.sampled_out(left_out)
         return arrivals, bad
+
+    def payload_hash(self, data: bytes) -> bytes:
+        """Keyed hash of a line: with the line, and only with it and the database, it shows which one it was."""
+        h = self._payload.copy()
+        h.update(data)
+        return h.digest()
+
+    def sample(self, event: Event) -> Event | None:
+        """The event with its sample_rate brought up to date, or None where sampling leaves it out."""
+        return self._sampler.keep(event)
 
     def store(
         self,
@@ -133,8 +165,11 @@ class Intake:
         line: int,
         fingerprint: str = "",
         format: str | None = None,
+        settled: Sequence[int] = (),
     ) -> Written:
         """Judge the events that are not known yet, and commit all of it with the source's new offset.
+
+        `settled` are lines whose dead letters go (ChunkWriter.write).
 
         Raises
         ------
@@ -150,6 +185,8 @@ class Intake:
             judged,
             bad,
             reviews=self._review(judged),
+            texts=[] if judged is None else self._excerpts.of(judged),
+            settled=settled,
             position=position,
             line=line,
             fingerprint=fingerprint,

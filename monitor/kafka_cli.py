@@ -146,7 +146,8 @@ def replay(
     if topic is not None and dead_letters:
         raise click.UsageError("--topic and --dead-letters name two topics; give one")
     config, kafka = _load(context, url)  # says so where there is no client
-    from streams.replay import Replay, begin_of, time_of
+    from streams.replay import Replay, begin_of
+    from streams.times import time_of
 
     now = datetime.now(UTC)
     source = kafka.dead_letter_topic if dead_letters else topic or kafka.topic

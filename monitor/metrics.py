@@ -67,6 +67,7 @@ class Metrics:
         self._turns = Counter("valuedrift_turns", "Turns judged and stored.", registry=r)
         self._duplicates = Counter("valuedrift_duplicates", "Events that were counted before.", registry=r)
         self.skipped = Counter("valuedrift_skipped", "What rightly holds nothing to judge.", registry=r)
+        self._sampled_out = Counter("valuedrift_sampled_out", "Events that sampling leaves out.", registry=r)
         self._dead = Counter("valuedrift_dead_letters", "Events that could not be counted.", ["reason"], registry=r)
         self._batch = Histogram(
             "valuedrift_batch_seconds", "From a batch taken to its commit.", buckets=_SECONDS, registry=r
@@ -124,6 +125,9 @@ class Metrics:
 
     def classified(self, seconds: float) -> None:
         self._classify.observe(seconds)
+
+    def sampled_out(self, events: int) -> None:
+        self._sampled_out.inc(events)
 
     def stored(self, before: Offset, written: Written, newest: datetime | None, now: datetime, seconds: float) -> None:
         """A batch was committed.

@@ -35,7 +35,7 @@ def summarise(engine: Engine, offsets: Sequence[Offset], stepper: Stepper) -> di
         severity = severities(list(zip(states, alerts, strict=True)), stepper.settings)
         series = [
             _series(connection, s, state, stepper)
-            | {"alerts": [alert_values(a, s.key.name, severity.get(a.id)) for a in own]}
+            | {"alerts": [with_texts(connection, alert_values(a, s.key.name, severity.get(a.id))) for a in own]}
             for s, state, own in zip(found, states, alerts, strict=True)
         ]
     return {
@@ -213,6 +213,18 @@ def alert_values(alert: Alert, series: str, severity: str | None) -> dict[str, A
         "reason": alert.reason,
         "values": alert.values,
         "telling_turns": alert.telling_turns,
+    }
+
+
+def with_texts(connection: Connection, alert: dict[str, Any]) -> dict[str, Any]:
+    """Values of an alert, its telling turns with what is kept of their texts."""
+    joined = [
+        part | {"telling_turns": reads.with_excerpts(connection, part["telling_turns"])}
+        for part in alert["values"]["joined"]
+    ]
+    return alert | {
+        "telling_turns": reads.with_excerpts(connection, alert["telling_turns"]),
+        "values": alert["values"] | {"joined": joined},
     }
 
 

@@ -285,7 +285,7 @@ def require_topic(settings: Settings, environment: Mapping[str, str]) -> None:
 
 
 def cluster_id(settings: Settings, environment: Mapping[str, str]) -> str:
-    """What the cluster is called, "" where the brokers do not say. Raises BrokerError, also where a topic is missing."""
+    """What the cluster is called, "" where the brokers do not say. Raises BrokerError, also if a topic is missing."""
     with administration(settings, environment) as admin:
         for name in (settings.topic, settings.dead_letter_topic):
             [topic] = admin.describe_topics([name])

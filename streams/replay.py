@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -19,10 +19,10 @@ from streams.headers import Headers, text_of
 from streams.kafka import consumer as connect
 from streams.kafka import told
 from streams.pipe import Parcel, Pipe, Record
+from streams.times import time_of
 
 POLL_MS: Final = 500
 BEGINNING: Final = "beginning"
-UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 Begin = datetime | int | None
 """A time, an offset, or None for the oldest record there is."""
@@ -38,17 +38,6 @@ def begin_of(text: str, now: datetime) -> Begin:
     if text == BEGINNING:
         return None
     return int(text) if re.fullmatch(r"\d{1,18}", text) else time_of(text, now)
-
-
-def time_of(text: str, now: datetime) -> datetime:
-    """A time such as 2026-03-01T02:00:00Z (UTC where it names no zone), or so long ago. Raises ConfigError."""
-    if ago := re.fullmatch(r"(\d{1,6})([smhd])", text):
-        return now - timedelta(**{UNITS[ago[2]]: int(ago[1])})
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError as e:
-        raise ConfigError(f"{text!r} is neither a time (2026-03-01T02:00:00Z) nor so long ago (90m, 3h, 2d)") from e
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 @dataclass(slots=True)

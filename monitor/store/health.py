@@ -15,8 +15,8 @@ from monitor.transcript import time_of
 
 COUNTED_BYTES: Final = 256 * 1024 * 1024
 """Rows of larger PostgreSQL tables are not counted but taken from the planner's statistics."""
-UNSEEN: Final = frozenset({"settings"})
-"""Tables that statistics leave alone: this one holds a key, and a reader may not look at it."""
+UNSEEN: Final = frozenset({"settings", "turn_texts"})
+"""Tables that statistics leave alone: they hold a key and texts, and a reader may not look at them."""
 
 
 @dataclass(frozen=True, slots=True)

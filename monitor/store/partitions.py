@@ -1,7 +1,7 @@
-"""Months of `turns` and `points` on PostgreSQL: made before they are written to, dropped as a whole by retention.
+"""Months of `turns`, `turn_texts` and `points` on PostgreSQL: made before they are written to, dropped by retention.
 
 There is no partition for the rest: a month that is missing is made first, in a transaction of its own, by a function
-of the database that a writer may call although it may create nothing (migrations/versions/0004_months.py). SQLite has
+of the database that a writer may call although it may create nothing (migrations/versions/0006_texts.py). SQLite has
 one table for all months; there, all of this does nothing.
 """
 
@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Date, Engine, String, cast, func, select, tex
 
 from monitor.store.database import writing
 
-PARTITIONED: Final = {"turns": "ts", "points": "t"}
+PARTITIONED: Final = {"turns": "ts", "turn_texts": "ts", "points": "t"}
 """Tables that have months, and the column that says which."""
 _made: WeakKeyDictionary[Engine, set[tuple[str, date]]] = WeakKeyDictionary()
 

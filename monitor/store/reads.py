@@ -132,6 +132,19 @@ def telling_turns(
     ]
 
 
+def with_excerpts(connection: Connection, telling: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Telling turns with the redacted `request` and `answer` of those that have their texts kept.
+
+    Looked up when they are shown and never kept with an alert: texts go before alerts do, and fewer may read them.
+    """
+    t = schema.turn_texts
+    times = [datetime.fromisoformat(x["ts"]) for x in telling]
+    query = select(t).where(t.c.ts.in_(times), t.c.event_id.in_([x["event_id"] for x in telling]))
+    rows = connection.execute(query).mappings().all() if telling else []
+    found = {(r["event_id"], r["turn"]): {"request": r["request"], "answer": r["answer"]} for r in rows}
+    return [{**x, **found.get((x["event_id"], x["turn"]), {})} for x in telling]
+
+
 def top_turns(
     connection: Connection,
     series_id: int,
@@ -305,12 +318,26 @@ def _points(series_id: int, version: str, window_minutes: int) -> Select[Any]:
     )
 
 
-def dead_letters(connection: Connection, offset_ids: Sequence[int] | None = None, limit: int = 100) -> list[Any]:
-    """Dead letters of the given sources (None: of all), by source and line."""
+def dead_letters(
+    connection: Connection,
+    offset_ids: Sequence[int] | None = None,
+    limit: int = 100,
+    *,
+    sources: Sequence[str] | None = None,
+    kind: str | None = None,
+    since: datetime | None = None,
+) -> list[Any]:
+    """Dead letters of the given sources (None: of all), by source and line; `since` is when they were seen."""
     t, o = schema.dead_letters, schema.offsets
-    query = select(o.c.source, t.c.line, t.c.position, t.c.size, t.c.kind, t.c.reason).join_from(t, o)
+    query = select(o.c.source, t.c.line, t.c.position, t.c.size, t.c.kind, t.c.reason, t.c.seen_at).join_from(t, o)
     if offset_ids is not None:
         query = query.where(t.c.offset_id.in_(offset_ids))
+    if sources is not None:
+        query = query.where(o.c.source.in_(sources))
+    if kind is not None:
+        query = query.where(t.c.kind == kind)
+    if since is not None:
+        query = query.where(t.c.seen_at >= since)
     return list(connection.execute(query.order_by(o.c.source, t.c.line).limit(limit)).all())
 
 

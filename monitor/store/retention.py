@@ -1,7 +1,8 @@
 """Retention: what is older than its limit goes, and old buckets become coarser (docs/database.md).
 
-On PostgreSQL `turns` and `points` go by whole months. All else goes in batches, each a transaction of its own and so
-short that no writer waits long. Killed anywhere, what was done is done, and the next run does the rest.
+On PostgreSQL `turns`, `turn_texts` and `points` go by whole months. All else, and texts of the month that is not over,
+goes in batches, each a transaction of its own and so short that no writer waits long. Killed anywhere, what was done is
+done, and the next run does the rest.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ def prune(
     if not dry_run:
         make_ahead(engine, now.date())
     turns_before = _turns_before(engine, limits, now)
-    for table, before in (("turns", turns_before), ("points", _before(now, limits.points))):
+    of_table = {"turns": turns_before, "turn_texts": _before(now, limits.texts), "points": _before(now, limits.points)}
+    for table, before in of_table.items():
         if before is not None and engine.dialect.name == "postgresql":
             _drop_months(engine, table, before, out, dry_run)
     for old in _old(engine, limits, now, turns_before):
@@ -203,6 +205,10 @@ def _old(engine: Engine, limits: Limits, now: datetime, turns_before: datetime |
         points_before = _before(now, limits.points)
         for s in series if points_before is not None else ():
             yield _Old(p, (p.c.series_id == s, p.c.t < points_before), (p.c.t, p.c.window_minutes))
+    x = schema.turn_texts
+    texts_before = _before(now, limits.texts)
+    if texts_before is not None:
+        yield _Old(x, (x.c.ts < texts_before,), (x.c.ts, x.c.event_id, x.c.turn))
     letters_before = _before(now, limits.dead_letters)
     for o in sources if letters_before is not None else ():
         yield _Old(d, (d.c.offset_id == o, d.c.seen_at < letters_before), (d.c.line,))

@@ -1,8 +1,9 @@
 """The tables. Times are UTC; probabilities of single turns are kept in fixed point (1/4096).
 
-On PostgreSQL `turns` and `points` are partitioned by month (monitor.store.partitions), `event_keys` by a hash of its
-key. Tables that are written once a turn or more name their series or source by its number alone: a foreign key costs a
-look-up of its own for every row, and the numbers come from rows that are never deleted (docs/decisions/0013).
+On PostgreSQL `turns`, `turn_texts` and `points` are partitioned by month (monitor.store.partitions), `event_keys` by a
+hash of its key. Tables that are written once a turn or more name their series or source by its number alone: a foreign
+key costs a look-up of its own for every row, and the numbers come from rows that are never deleted
+(docs/decisions/0013).
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ METADATA: Final = MetaData(
     }
 )
 
-_PARTITION: Final = re.compile(r"(?:turns|points)_\d{4}_\d{2}|event_keys_\d+")
+_PARTITION: Final = re.compile(r"(?:turns|turn_texts|points)_\d{4}_\d{2}|event_keys_\d+")
 
 
 def include_name(name: str | None, kind: str, _parents: Any) -> bool:
@@ -162,6 +163,18 @@ turns = Table(
     comment="judgements; no transcript text, only a keyed hash of the answer",
 )
 
+turn_texts = Table(
+    "turn_texts",
+    METADATA,
+    Column("ts", UtcDateTime, primary_key=True),  # first: they go by age
+    Column("event_id", String(MAX_NAME), primary_key=True),
+    Column("turn", Integer, primary_key=True),
+    Column("request", Text, nullable=False),
+    Column("answer", Text, nullable=False),
+    postgresql_partition_by="RANGE (ts)",
+    comment="redacted excerpts of turns, where input.store_text asks for them",
+)
+
 second_judgements = Table(
     "second_judgements",
     METADATA,
@@ -270,6 +283,7 @@ dead_letters = Table(
     Column("size", BigInteger, nullable=False),
     Column("kind", String(16), nullable=False),
     Column("reason", String(512), nullable=False),
+    Column("payload_hash", LargeBinary(16), nullable=True),
     Column("seen_at", UtcDateTime, nullable=False, server_default=func.current_timestamp()),
     comment="what could not be counted, where it stands and why; kind is 'bad' or 'duplicate'",
 )

@@ -66,13 +66,14 @@ class Offset:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A line that could not be counted."""
+    """A line that could not be counted; `payload_hash` is a keyed one of its bytes, None where they were not kept."""
 
     line: int
     position: int
     size: int
     kind: str
     reason: str
+    payload_hash: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +99,25 @@ class StoredReview:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredText:
+    """Redacted excerpts of a turn: of the request before it, and of the answer."""
+
+    ts: datetime
+    event_id: str
+    turn: int
+    request: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Arrival:
-    """An event and where it stands in its source."""
+    """An event and where it stands in its source; `payload_hash` as of a dead letter."""
 
     event: Event
     line: int
     position: int
     size: int
+    payload_hash: bytes | None = None
 
 
 @persistent
@@ -163,6 +176,8 @@ class ChunkWriter:
         bad: Sequence[DeadLetter],
         *,
         reviews: Sequence[StoredReview] = (),
+        texts: Sequence[StoredText] = (),
+        settled: Sequence[int] = (),
         position: int,
         line: int,
         fingerprint: str,
@@ -176,6 +191,8 @@ class ChunkWriter:
         judged : judgements of the turns of those arrivals that may be new; None when there are none.
         bad : lines that are not events.
         reviews : the judge's, of some of those turns.
+        texts : excerpts of some of those turns.
+        settled : lines whose dead letters go: the chunk has what became of them.
         position, line, fingerprint, format : the source's new offset.
 
         Raises
@@ -201,6 +218,7 @@ class ChunkWriter:
                 forget_made(self._engine)
             self._know_series(key for _, key in placed)
             ensure_months(self._engine, "turns", {month_of(time_of(day * _MINUTES_PER_DAY)) for day in days})
+            ensure_months(self._engine, "turn_texts", {month_of(t.ts) for t in texts})
             try:
                 return transaction()
             except _NotAsExpected:
@@ -218,7 +236,8 @@ class ChunkWriter:
                         f"{before.source} is being read into {shown(self._engine)} by another process; "
                         "stop one of the two"
                     )
-                written = self._store(connection, placed, judged, bad, reviews, read, expected)
+                base = self._settle(connection, settled, read)
+                written = self._store(connection, placed, judged, bad, reviews, texts, base, expected)
                 sent.append(written)
             return written
 
@@ -230,6 +249,17 @@ class ChunkWriter:
         """The source's offset in the store, which nobody else can move until this transaction ends."""
         return Offset(**connection.execute(_LOCK_OFFSET, {"key": self.offset.id}).mappings().one())
 
+    def _settle(self, connection: Connection, lines: Sequence[int], read: Offset) -> Offset:
+        """Take bad lines' dead letters away, and out of the source's counts."""
+        if not lines:
+            return read
+        t = schema.dead_letters
+        gone = 0
+        for start in range(0, len(lines), _IN_LIST):
+            these = t.c.line.in_(lines[start : start + _IN_LIST])
+            gone += connection.execute(t.delete().where(t.c.offset_id == read.id, t.c.kind == BAD, these)).rowcount
+        return replace(read, events=read.events - gone, dead_letters=read.dead_letters - gone)
+
     def _store(
         self,
         connection: Connection,
@@ -237,6 +267,7 @@ class ChunkWriter:
         judged: Judged | None,
         bad: Sequence[DeadLetter],
         reviews: Sequence[StoredReview],
+        texts: Sequence[StoredText],
         read: Offset,
         expected: Collection[str] | None,
     ) -> Written:
@@ -266,6 +297,7 @@ class ChunkWriter:
             said = [asdict(r) for r in reviews if r.event_id in new]
             if said:
                 connection.execute(schema.reviews.insert(), said)
+            _store_texts(connection, [t for t in texts if t.event_id in new])
         times = [] if read.newest_ts is None else [read.newest_ts]
         after = replace(
             read,
@@ -291,7 +323,7 @@ class ChunkWriter:
                 repeated.append(a)
             elif key not in self._series_ids:
                 reason = f"more than {self._max_series} series; raise input.max_series or name fewer deployments"
-                refused.append(DeadLetter(a.line, a.position, a.size, BAD, reason))
+                refused.append(DeadLetter(a.line, a.position, a.size, BAD, reason, a.payload_hash))
             else:
                 first[a.event.event_id] = a
         return first, refused, repeated
@@ -336,6 +368,7 @@ class ChunkWriter:
                 a.size,
                 DUPLICATE,
                 f"duplicate of event {a.event.event_id}, first seen at {seen.get(a.event.event_id, '?')}"[:500],
+                a.payload_hash,
             )
             for a in repeated
         ]
@@ -356,6 +389,7 @@ class ChunkWriter:
                         "size": d.size,
                         "kind": d.kind,
                         "reason": d.reason,
+                        "payload_hash": d.payload_hash,
                     }
                     for d in letters
                 ],
@@ -456,6 +490,14 @@ class ChunkWriter:
             "choice_probability": second.choice_probability[chosen],
         }
         Rows(connection, schema.second_judgements, columns, len(turns)).add()
+
+
+def _store_texts(connection: Connection, texts: Sequence[StoredText]) -> None:
+    if not texts:
+        return
+    names = ("ts", "event_id", "turn", "request", "answer")
+    columns: dict[str, Values] = {name: [getattr(t, name) for t in texts] for name in names}
+    Rows(connection, schema.turn_texts, columns, len(texts)).add()
 
 
 def _series_row(key: SeriesKey) -> dict[str, str]:

@@ -25,7 +25,7 @@ from monitor.web.bodies import JSON, LINES, PROTOBUF, Body, content_type
 from monitor.web.committer import COUNTED, REJECTED, Committer, Item, Outcome, Submission
 from monitor.web.door import Door
 from monitor.web.health import OK, Health
-from monitor.web.items import Part
+from monitor.web.items import SAMPLED_OUT, Part
 from monitor.web.keys import ANYBODY, Key, Keys
 from monitor.web.limits import Held, Rate
 from monitor.web.refusals import Refused
@@ -101,6 +101,7 @@ class Site:
         wanted = [p.what for p in parts if isinstance(p.what, Item)]
         self.rate.charge(key.name, max(1, len(wanted)))
         self.metrics.skipped.inc(sum(p.skipped for p in parts))
+        self.metrics.sampled_out(sum(isinstance(p.what, Outcome) and p.what.status == SAMPLED_OUT for p in parts))
         committed: list[Outcome] = []
         if wanted:
             # cancelled by the timeout, what has not been begun is taken off the queue again

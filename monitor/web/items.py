@@ -16,6 +16,7 @@ from streams.otlp import read_json, read_protobuf
 from streams.reasons import BadEvent, Skipped, bad_event
 
 SKIPPED: Final = "skipped"
+SAMPLED_OUT: Final = "sampled out"
 
 
 class Part(NamedTuple):
@@ -46,7 +47,7 @@ def _read(place: int, text: bytes, intake: Intake, key: Key, now: datetime, max_
         return
     found = intake.decoder(deployment=key.deployment).decode_all(text, now)
     for one in found:
-        yield _part(place, one, len(text))
+        yield _part(place, one, len(text), intake)
 
 
 def spans(body: bytes, kind: str, intake: Intake, key: Key, *, most: int) -> list[Part]:
@@ -63,7 +64,7 @@ def spans(body: bytes, kind: str, intake: Intake, key: Key, *, most: int) -> lis
         raise Refused(400, str(bad_event(e))) from None
     _bounded([f for f in found if not isinstance(f, Skipped)], most)
     size = len(body) // max(1, len(found))
-    return [_part(place, one, size) for place, one in enumerate(found)]
+    return [_part(place, one, size, intake) for place, one in enumerate(found)]
 
 
 def _bounded(things: Sequence[object], most: int) -> None:
@@ -71,9 +72,12 @@ def _bounded(things: Sequence[object], most: int) -> None:
         raise Refused(413, f"{len(things):,} events are over the limit of {most:,}; send them in pieces")
 
 
-def _part(place: int, found: Event | BadEvent, size: int) -> Part:
+def _part(place: int, found: Event | BadEvent, size: int, intake: Intake) -> Part:
     if isinstance(found, Skipped):
         return Part(place, Outcome(None, SKIPPED, str(found)), found.count)
     if isinstance(found, BadEvent):
         return Part(place, Item(size, None, str(found)))
-    return Part(place, Item(size, found))
+    event = intake.sample(found)
+    if event is None:
+        return Part(place, Outcome(found.event_id, SAMPLED_OUT))
+    return Part(place, Item(size, event))

@@ -59,11 +59,13 @@ def test_up_down_and_up_without_losing_a_row(
     engine = filled(url, valuedrift, tmp_path, examples)
     with writing(engine) as connection:  # what a later schema added
         connection.execute(schema.offsets.update().values(newest_ts=None))
+        connection.execute(schema.dead_letters.update().values(payload_hash=None))
     before, every = contents(engine, leave_out=()), tables(engine)
     assert all(every[name] for name in ("turns", "points", "event_keys", "buckets", "baselines", "dead_letters"))
     downgrade(engine, "0003")
     assert versions(engine)[0] == "0003"
     older = tables(engine)
+    assert every.pop("turn_texts") == []
     assert {name: len(rows) for name, rows in older.items()} == {name: len(rows) for name, rows in every.items()}
     upgrade(engine)
     partitions.forget_made(engine)

@@ -39,7 +39,15 @@ pytestmark = pytest.mark.service
 
 NOW = datetime(2026, 7, 15, 12, 0, tzinfo=UTC)
 HOUR, DAY = 60, 1440
-KEEP = {"turns": "", "dead_letters": "", "event_keys": "", "alerts": "", "minutes_after": "", "hours_after": ""}
+KEEP = {
+    "turns": "",
+    "texts": "",
+    "dead_letters": "",
+    "event_keys": "",
+    "alerts": "",
+    "minutes_after": "",
+    "hours_after": "",
+}
 """Nothing goes."""
 
 

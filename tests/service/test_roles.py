@@ -170,6 +170,7 @@ READER_MAY_NOT = [
     "SELECT text_hash FROM turns",
     "SELECT * FROM turns",
     "SELECT text_hash FROM turns_2026_03",
+    "SELECT answer FROM turn_texts",
 ]
 READER_MAY_NOT_WRITE = [
     *(f"INSERT INTO {name} DEFAULT VALUES" for name in sorted(schema.METADATA.tables)),

@@ -21,7 +21,8 @@ from streams import pipe
 from streams.kafka import at, client_arguments, failure, shown
 from streams.marks import Mark, Marks
 from streams.pipe import Parcel, Pipe, Record, Stopped
-from streams.replay import begin_of, time_of
+from streams.replay import begin_of
+from streams.times import time_of
 
 NOW = datetime(2026, 3, 2, 3, 0, tzinfo=UTC)
 

@@ -1,0 +1,131 @@
+"""`valuedrift worker`: transcripts from Kafka into the database."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import click
+
+from monitor import config as configuration
+from monitor.errors import BrokerError, ConfigError
+
+STOP_SECONDS: Final = 30.0
+PAUSE_SECONDS: Final = 2.0
+
+
+@click.command()
+@click.option("--from", "url", metavar="URL", help="kafka://HOST:PORT[,HOST:PORT]/TOPIC [as in the settings].")
+@click.option("--db", "database", metavar="URL", help="Database [sqlite:///valuedrift.db].")
+@click.option("--group", metavar="NAME", help="Workers of one group share the partitions [valuedrift].")
+@click.option("--tier", type=click.Choice(["fast", "accurate", "cascade"]), help="What judges [fast].")
+@click.option("--metrics-port", type=click.IntRange(0, 65535), help="0 takes any that is free [9464].")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@click.pass_context
+def worker(
+    context: click.Context,
+    url: str | None,
+    database: str | None,
+    group: str | None,
+    tier: str | None,
+    metrics_port: int | None,
+    log_level: str,
+) -> None:
+    """Judge and store what comes to a Kafka topic, until stopped; start as many as the topic has partitions.
+
+    How far each partition is counted stands in the database, beside what was counted.
+    """
+    options = {
+        ("store", "url"): database,
+        ("worker", "group"): group,
+        ("worker", "metrics_port"): metrics_port,
+        ("classifier", "tier"): tier,
+    }
+    config = configuration.load(context.obj, os.environ, options)
+    config.baseline_rule(), config.trajectory()  # a wrong setting is told before any work
+    try:
+        from prometheus_client import start_http_server
+
+        from monitor import logs, metrics
+        from monitor.entropy import Quantifier
+        from monitor.intake import Intake
+        from monitor.steps import News, Stepper
+        from streams import kafka, recorder, ticks
+        from streams import worker as faust_worker
+    except ModuleNotFoundError as e:
+        raise ConfigError(f"worker needs {e.name}: pip install 'valuedrift[kafka,serve]'") from e
+    from classifiers.tiers import load_judge, load_tier
+    from monitor.store.database import open_store
+
+    settings = config.kafka if url is None else kafka.at(config.kafka, url)
+    kafka.client_arguments(settings, os.environ)
+    w, c = config.worker, config.classifier
+    classifier = load_tier(c.tier, Path(c.weights) if c.weights else None, c.accurate_share, c.random_share)
+    judge = load_judge(config.judge)
+    cluster = _cluster(settings)
+    patience = min(w.database_seconds, config.store.retry_seconds)
+    engine = open_store(config.store.url, connect_seconds=config.store.connect_seconds, retry_seconds=patience)
+    logs.configure(log_level)
+    log = logs.get_logger(__name__)
+
+    def clock() -> datetime:
+        return datetime.now(UTC)
+
+    def tell(news: News) -> None:
+        a = news.alert  # no name of the series: deployments are named by clients
+        log.warning("alert", alert=a.id, rule=a.rule, severity=news.severity or "resolved")
+
+    figures = metrics.Metrics()
+    figures.build(classifier)
+    figures.watch(engine)
+    try:
+        server, serving = start_http_server(w.metrics_port, w.metrics_host, registry=figures.registry)
+    except OSError as e:
+        raise ConfigError(f"metrics cannot listen on {w.metrics_host}:{w.metrics_port}: {e}") from e
+    intake = Intake(engine, classifier, config, clock, judge, figures)
+    own = recorder.Recorder(intake, cluster, settings.topic, config)
+    stepper = Stepper(
+        engine, Quantifier(classifier.calibration), classifier.version, config.baseline_rule(), config.trajectory()
+    )
+    ends = ticks.Ends(settings, os.environ)
+    ticking = ticks.Ticks(stepper, ends, cluster, settings.topic, config, clock, figures, tell)
+
+    def started() -> None:
+        ticking.start()
+        click.echo(f"reading {kafka.shown(settings)}, metrics on http://{w.metrics_host}:{server.server_port}/metrics")
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="recorder") as thread:
+
+        def reader() -> faust_worker.Reader:
+            return faust_worker.Reader(settings, config, os.environ, own, thread, figures)
+
+        asyncio.run(faust_worker.work(reader, started))
+    ticking.close(STOP_SECONDS)
+    server.shutdown()
+    serving.join()
+    server.server_close()
+    engine.dispose()
+    log.info("stopped")
+
+
+def _cluster(settings: configuration.Kafka) -> str:
+    """The cluster's id, once its brokers answer and the topics are found there. Raises BrokerError."""
+    from streams.kafka import cluster_id
+
+    give_up = time.monotonic() + settings.retry_seconds
+    told = False
+    while True:
+        try:
+            return cluster_id(settings, os.environ)
+        except BrokerError as e:
+            if "no broker answers" not in str(e) or time.monotonic() > give_up:
+                raise
+            if not told:
+                click.echo(f"valuedrift: {e}; trying again", err=True)
+                told = True
+        time.sleep(PAUSE_SECONDS)
