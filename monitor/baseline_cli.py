@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +11,8 @@ import click
 import msgspec
 
 from monitor import config as configuration
+from monitor import options
 from monitor.taxonomy import BEHAVIOURS
-from streams.formats import FORMATS
 from streams.reasons import printable
 
 if TYPE_CHECKING:
@@ -34,26 +33,14 @@ def baseline() -> None:
     """
 
 
-_db = click.option("--db", "url", metavar="URL", help="Database [sqlite:///valuedrift.db].")
 _rule = click.option("--baseline", "rule", metavar="RULE", help="The rule `watch` learns by, if not in the settings.")
-_tier = click.option("--tier", type=click.Choice(["fast", "accurate", "cascade"]), help="What judges [fast].")
-_json = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-
-
-def _load(
-    context: click.Context, url: str | None, rule: str | None = None, tier: str | None = None
-) -> configuration.Config:
-    options = {("store", "url"): url, ("monitor", "baseline"): rule, ("classifier", "tier"): tier}
-    return configuration.load(context.obj, os.environ, options)
 
 
 def _lens(config: configuration.Config) -> Lens:
-    from classifiers.tiers import load_tier
     from monitor.baselines import Lens
     from monitor.entropy import Quantifier
 
-    c = config.classifier
-    classifier = load_tier(c.tier, Path(c.weights) if c.weights else None, c.accurate_share, c.random_share)
+    classifier = options.load_classifier(config)
     aligned_at_least = config.trajectory().baseline_aligned_at_least
     return Lens(classifier.version, Quantifier(classifier.calibration), aligned_at_least)
 
@@ -63,17 +50,16 @@ def _say(text: str) -> None:
 
 
 @baseline.command("list")
-@_db
+@options.db
 @_rule
-@_json
+@options.json_object
 @click.pass_context
 def list_(context: click.Context, url: str | None, rule: str | None, as_json: bool) -> None:
     """Every series: learning (how far), or frozen (from what, since when, why)."""
     from monitor.baselines import list_values
-    from monitor.store.database import open_store
 
-    config = _load(context, url, rule)
-    found = list_values(open_store(config.store.url), config.baseline_rule())
+    config = options.load(context, store__url=url, monitor__baseline=rule)
+    found = list_values(options.open_database(config), config.baseline_rule())
     if as_json:
         click.echo(msgspec.json.encode({"series": found}))
         return
@@ -85,20 +71,19 @@ def list_(context: click.Context, url: str | None, rule: str | None, as_json: bo
 
 @baseline.command()
 @click.argument("series")
-@_db
+@options.db
 @_rule
-@_tier
-@_json
+@options.tier
+@options.json_object
 @click.pass_context
 def show(
     context: click.Context, series: str, url: str | None, rule: str | None, tier: str | None, as_json: bool
 ) -> None:
     """The baseline of SERIES: shares, S, the detectors' bounds, where it came from, and those before it."""
     from monitor.baselines import show_values
-    from monitor.store.database import open_store
 
-    config = _load(context, url, rule, tier)
-    found = show_values(open_store(config.store.url), series, _lens(config), config.baseline_rule())
+    config = options.load(context, store__url=url, monitor__baseline=rule, classifier__tier=tier)
+    found = show_values(options.open_database(config), series, _lens(config), config.baseline_rule())
     if as_json:
         click.echo(msgspec.json.encode(found))
         return
@@ -128,15 +113,14 @@ def show(
 @baseline.command()
 @click.argument("series")
 @click.option("--reason", help="Why; kept.")
-@_db
-@_json
+@options.db
+@options.json_object
 @click.pass_context
 def freeze(context: click.Context, series: str, reason: str | None, url: str | None, as_json: bool) -> None:
     """Freeze what SERIES has learned so far, now."""
     from monitor.baselines import freeze as run
-    from monitor.store.database import open_store
 
-    engine = open_store(_load(context, url).store.url)
+    engine = options.open_database(options.load(context, store__url=url))
     _show_made(run(engine, series, reason=reason, now=datetime.now(UTC)), as_json)
 
 
@@ -146,32 +130,30 @@ def freeze(context: click.Context, series: str, reason: str | None, url: str | N
 @click.option(
     "--rule", metavar="RULE", help="Learn by this rule, or at once from a past range FROM..TO [as in the settings]."
 )
-@_db
-@_json
+@options.db
+@options.json_object
 @click.pass_context
 def relearn(context: click.Context, series: str, reason: str, rule: str | None, url: str | None, as_json: bool) -> None:
     """Let go of SERIES' baseline and learn anew; alerts that stand end with the reason."""
     from monitor.baselines import relearn as run
-    from monitor.store.database import open_store
 
-    engine = open_store(_load(context, url).store.url)
+    engine = options.open_database(options.load(context, store__url=url))
     _show_made(run(engine, series, reason=reason, rule=rule, now=datetime.now(UTC)), as_json)
 
 
 @baseline.command()
 @click.argument("series")
 @click.option("--window", default="7d", show_default=True, metavar="TIME", help="Hours (h) or days (d) up to the last.")
-@_db
-@_tier
-@_json
+@options.db
+@options.tier
+@options.json_object
 @click.pass_context
 def compare(context: click.Context, series: str, window: str, url: str | None, tier: str | None, as_json: bool) -> None:
     """The baseline of SERIES against its last window: what changed, and how surely."""
     from monitor.baselines import compare_values, minutes_of
-    from monitor.store.database import open_store
 
-    config = _load(context, url, tier=tier)
-    found = compare_values(open_store(config.store.url), series, minutes_of(window), _lens(config))
+    config = options.load(context, store__url=url, classifier__tier=tier)
+    found = compare_values(options.open_database(config), series, minutes_of(window), _lens(config))
     if as_json:
         click.echo(msgspec.json.encode(found))
         return
@@ -209,11 +191,11 @@ def compare(context: click.Context, series: str, window: str, url: str | None, t
 )
 @click.option("--sample", type=click.IntRange(50), default=2000, show_default=True, help="Turns a series, at most.")
 @click.option("--force", is_flag=True, help="Also from turns that are unlike the baseline's.")
-@click.option("--format", "log_format", type=click.Choice(["auto", *FORMATS]), help="[auto]")
-@click.option("--deployment", metavar="NAME", help="Name for transcripts that carry none.")
+@options.log_format
+@options.deployment
 @click.option("--series-by", metavar="LABEL", multiple=True, help="As given to `watch` (repeatable).")
-@_db
-@_json
+@options.db
+@options.json_object
 @click.pass_context
 def migrate(
     context: click.Context,
@@ -230,19 +212,18 @@ def migrate(
 ) -> None:
     """Carry baselines over to other weights: both judge the turns of SOURCE, a log of the baseline's time."""
     from monitor import migrate_baseline
-    from monitor.store.database import open_store
     from streams.files import open_sources
 
-    options: dict[tuple[str, str], Any] = {
-        ("store", "url"): url,
-        ("input", "format"): log_format,
-        ("input", "deployment"): deployment,
-        ("input", "series_by"): series_by or None,
-    }
-    config = configuration.load(context.obj, os.environ, options)
+    config = options.load(
+        context,
+        store__url=url,
+        input__format=log_format,
+        input__deployment=deployment,
+        input__series_by=series_by or None,
+    )
     sources = open_sources(source, max_line_bytes=config.input.max_event_bytes)
     old, new = _weights(from_), _weights(to)
-    engine = open_store(config.store.url)
+    engine = options.open_database(config)
     done = migrate_baseline.migrate(
         engine, sources, old, new, config, now=datetime.now(UTC), sample=sample, force=force
     )

@@ -17,8 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from alerts.console import SHOWN_DEAD_LETTERS, show_alert, show_summary
-from classifiers.api import Classifier
-from monitor import config as configuration
+from monitor import options
 from monitor.baseline_cli import baseline as baseline_commands
 from monitor.db_cli import db as db_commands
 from monitor.errors import ConfigError, ValueDriftError
@@ -29,11 +28,10 @@ from monitor.letters_cli import dead_letters
 from monitor.serve_cli import serve
 from monitor.steps import News
 from monitor.store import reads
-from monitor.store.database import open_store, shown
+from monitor.store.database import shown
 from monitor.store.retry import reading, retrying
 from monitor.summary import alert_values, summarise, with_texts
 from monitor.worker_cli import worker
-from streams.formats import FORMATS
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -73,12 +71,6 @@ def cli(context: click.Context, config_path: Path | None) -> None:
     context.obj = config_path
 
 
-def _load(context: click.Context, **options: Any) -> configuration.Config:
-    """Settings with command-line options on top; an option is named section__key."""
-    pairs = {(name.split("__")[0], name.split("__")[1]): value for name, value in options.items()}
-    return configuration.load(context.obj, os.environ, pairs)
-
-
 cli.add_command(baseline_commands, "baseline")
 cli.add_command(db_commands, "db")
 cli.add_command(dead_letters)
@@ -89,30 +81,17 @@ cli.add_command(ship)
 cli.add_command(worker)
 
 
-_db = click.option("--db", "url", metavar="URL", help="Database [sqlite:///valuedrift.db].")
-
-
-_tier = click.option("--tier", type=click.Choice(["fast", "accurate", "cascade"]), help="What judges [fast].")
-
-
-def _classifier(config: configuration.Config) -> Classifier:
-    from classifiers.tiers import load_tier
-
-    c = config.classifier
-    return load_tier(c.tier, Path(c.weights) if c.weights else None, c.accurate_share, c.random_share)
-
-
 @cli.command()
 @click.argument("source")
 @click.option("--follow", is_flag=True, help="Go on as the log grows, until interrupted.")
-@_db
+@options.db
 @click.option("--baseline", metavar="RULE", help="What is normal: 300 (turns), 7d, 300+24h (both), or FROM..TO dates.")
 @click.option("--false-alarm-every", metavar="TIME", help="Promised mean time between false alarms of a series [90d].")
-@click.option("--format", "log_format", type=click.Choice(["auto", *FORMATS]), help="[auto]")
-@click.option("--deployment", metavar="NAME", help="Name for transcripts that carry none.")
-@_tier
+@options.log_format
+@options.deployment
+@options.tier
 @click.option("--series-by", metavar="LABEL", multiple=True, help="Split a deployment by this label (repeatable).")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line of stdout.")
+@options.json_last_line
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the trajectories: .png, .svg or .pdf.")
 @click.option("--fail-on-alert", is_flag=True, help="Exit 1 when an alert is firing at the end.")
 @click.pass_context
@@ -140,7 +119,7 @@ def watch(
     from monitor.watch import Watch
     from streams.files import open_sources
 
-    config = _load(
+    config = options.load(
         context,
         store__url=url,
         monitor__baseline=baseline,
@@ -154,10 +133,9 @@ def watch(
     if plot is not None:
         check_path(plot)
     sources = open_sources(source, max_line_bytes=config.input.max_event_bytes)
-    classifier = _classifier(config)
+    classifier = options.load_classifier(config)
     judge = load_judge(config.judge)
-    store = config.store
-    engine = open_store(store.url, connect_seconds=store.connect_seconds, retry_seconds=store.retry_seconds)
+    engine = options.open_database(config)
     run = Watch(engine, sources, classifier, config, judge=judge)
     out = Console(highlight=False, soft_wrap=True)
     with _Bar(run.ingests) as bar:
@@ -235,7 +213,7 @@ class _Bar:
 
 @cli.command()
 @click.argument("source", default="-")
-@_tier
+@options.tier
 @click.pass_context
 def classify(context: click.Context, source: str, tier: str | None) -> None:
     """Judge the turns of SOURCE [standard input] and print the judgements, one JSON object a line.
@@ -245,8 +223,8 @@ def classify(context: click.Context, source: str, tier: str | None) -> None:
     from monitor.classify import classify as judgements
     from streams.files import open_sources
 
-    config = _load(context, classifier__tier=tier)
-    classifier = _classifier(config)
+    config = options.load(context, classifier__tier=tier)
+    classifier = options.load_classifier(config)
     for opened in open_sources(source, max_line_bytes=config.input.max_event_bytes):
         for judgement in judgements(opened, classifier):
             click.echo(msgspec.json.encode(judgement))
@@ -254,7 +232,7 @@ def classify(context: click.Context, source: str, tier: str | None) -> None:
 
 @cli.command()
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="A labelled file or a directory of them.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line of stdout.")
+@options.json_last_line
 @click.option("--weights-only", is_flag=True, help="Measure the shipped weights even on what they were trained on.")
 @click.option(
     "--tier", type=click.Choice(["fast", "accurate", "cascade", "all"]), help="What judges; all: compare them [fast]."

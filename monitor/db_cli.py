@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +11,7 @@ import click
 import msgspec
 
 from monitor import config as configuration
+from monitor import options
 from monitor.errors import ConfigError, StoreError
 from streams.reasons import printable
 
@@ -32,13 +32,6 @@ def db() -> None:
     """Look after the database."""
 
 
-_db = click.option("--db", "url", metavar="URL", help="Database [sqlite:///valuedrift.db].")
-
-
-def _load(context: click.Context, url: str | None) -> configuration.Config:
-    return configuration.load(context.obj, os.environ, {("store", "url"): url})
-
-
 def _engine(config: configuration.Config) -> Engine:
     """The database as it is, whatever its schema."""
     from monitor.store.database import open_engine
@@ -47,23 +40,15 @@ def _engine(config: configuration.Config) -> Engine:
     return open_engine(s.url, connect_seconds=s.connect_seconds, retry_seconds=s.retry_seconds)
 
 
-def _store(config: configuration.Config) -> Engine:
-    """The database with this version's schema."""
-    from monitor.store.database import open_store
-
-    s = config.store
-    return open_store(s.url, connect_seconds=s.connect_seconds, retry_seconds=s.retry_seconds)
-
-
 @db.command()
-@_db
+@options.db
 @click.pass_context
 def upgrade(context: click.Context, url: str | None) -> None:
     """Bring the database to this version's schema."""
     from monitor.store.database import shown, versions
     from monitor.store.database import upgrade as run
 
-    engine = _engine(_load(context, url))
+    engine = _engine(options.load(context, store__url=url))
     before, _ = versions(engine)
     run(engine)
     after, _ = versions(engine)
@@ -73,7 +58,7 @@ def upgrade(context: click.Context, url: str | None) -> None:
 @db.command(context_settings={"ignore_unknown_options": True})
 @click.argument("revision", default="-1")
 @click.option("--yes", is_flag=True, help="Also where rows would be lost.")
-@_db
+@options.db
 @click.pass_context
 def downgrade(context: click.Context, revision: str, yes: bool, url: str | None) -> None:
     """Take the database back to an older schema: REVISION, `base` (none), or -1, the one before [-1].
@@ -83,7 +68,7 @@ def downgrade(context: click.Context, revision: str, yes: bool, url: str | None)
     from monitor.store.database import downgrade as run
     from monitor.store.database import shown, versions
 
-    engine = _engine(_load(context, url))
+    engine = _engine(options.load(context, store__url=url))
     before, _ = versions(engine)
     run(engine, revision, may_lose_rows=yes)
     after, _ = versions(engine)
@@ -91,25 +76,25 @@ def downgrade(context: click.Context, revision: str, yes: bool, url: str | None)
 
 
 @db.command()
-@_db
+@options.db
 @click.pass_context
 def current(context: click.Context, url: str | None) -> None:
     """Say which schema the database has and which this version needs."""
     from monitor.store.database import shown, versions
 
-    engine = _engine(_load(context, url))
+    engine = _engine(options.load(context, store__url=url))
     have, want = versions(engine)
     click.echo(f"{shown(engine)}: schema {have or 'none'}, this version needs {want}")
 
 
 @db.command()
-@_db
+@options.db
 @click.pass_context
 def check(context: click.Context, url: str | None) -> int:
     """Exit 0 if the database has exactly the schema this version needs, 1 if not, naming what differs."""
     from monitor.store.database import differences, shown, versions
 
-    engine = _engine(_load(context, url))
+    engine = _engine(options.load(context, store__url=url))
     have, want = versions(engine)
     if have != want:
         click.echo(f"{shown(engine)}: schema {have or 'none'}, this version needs {want}; run: valuedrift db upgrade")
@@ -140,7 +125,7 @@ _now = click.option("--now", metavar="TIME", callback=_moment, help="Take this f
 @db.command()
 @click.option("--dry-run", is_flag=True, help="Say what would go; change nothing.")
 @_now
-@_db
+@options.db
 @click.pass_context
 def prune(context: click.Context, dry_run: bool, now: datetime | None, url: str | None) -> None:
     """Let go of what is older than the [retention] settings allow, and make old buckets coarser.
@@ -149,9 +134,9 @@ def prune(context: click.Context, dry_run: bool, now: datetime | None, url: str 
     """
     from monitor.store.retention import prune as run
 
-    config = _load(context, url)
+    config = options.load(context, store__url=url)
     limits = config.limits()
-    done = run(_store(config), limits, now or datetime.now(UTC), dry_run=dry_run)
+    done = run(options.open_database(config), limits, now or datetime.now(UTC), dry_run=dry_run)
     lines = list(_pruned_lines(done))
     for line in lines or ["nothing to prune"]:
         click.echo(f"would go: {line}" if dry_run and lines else line)
@@ -171,9 +156,9 @@ def _pruned_lines(done: Pruned) -> Iterator[str]:
 
 
 @db.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@options.json_object
 @_now
-@_db
+@options.db
 @click.pass_context
 def stats(context: click.Context, as_json: bool, now: datetime | None, url: str | None) -> None:
     """Rows and sizes by table, from when to when, and how reading the sources is doing."""
@@ -181,7 +166,7 @@ def stats(context: click.Context, as_json: bool, now: datetime | None, url: str 
     from monitor.store.database import shown, versions
     from monitor.store.health import table_sizes
 
-    engine = _store(_load(context, url))
+    engine = options.open_database(options.load(context, store__url=url))
     version, _ = versions(engine)
     with engine.connect() as connection:
         tables = table_sizes(connection)

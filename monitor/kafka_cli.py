@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from monitor import config as configuration
+from monitor import options
 from monitor.errors import BrokerError
-from streams.formats import FORMATS
 from streams.reasons import printable
 
 if TYPE_CHECKING:
@@ -27,14 +27,12 @@ STATE: Final = Path("valuedrift-ship.json")
 
 _to = click.option("--to", "url", metavar="URL", help="kafka://HOST:PORT[,HOST:PORT]/TOPIC [as in the settings].")
 _brokers = click.option("--brokers", "url", metavar="URL", help="kafka://HOST:PORT[,HOST:PORT] [as in the settings].")
-_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line of stdout.")
 
 
-def _load(context: click.Context, url: str | None, **options: Any) -> tuple[configuration.Config, configuration.Kafka]:
+def _load(context: click.Context, url: str | None, **given: Any) -> tuple[configuration.Config, configuration.Kafka]:
     from streams.kafka import at
 
-    pairs = {(name.split("__")[0], name.split("__")[1]): value for name, value in options.items()}
-    config = configuration.load(context.obj, os.environ, pairs)
+    config = options.load(context, **given)
     return config, config.kafka if url is None else at(config.kafka, url)
 
 
@@ -72,9 +70,9 @@ class _Counter:
 @_to
 @click.option("--once/--follow", "once", default=True, help="Stop at the end [default], or go on as the log grows.")
 @click.option("--state", type=click.Path(path_type=Path), default=STATE, show_default=True, help="Keeps the position.")
-@click.option("--format", "log_format", type=click.Choice(["auto", *FORMATS]), help="[auto]")
-@click.option("--deployment", metavar="NAME", help="Name for transcripts that carry none.")
-@_json
+@options.log_format
+@options.deployment
+@options.json_last_line
 @click.pass_context
 def ship(
     context: click.Context,
@@ -126,7 +124,7 @@ def ship(
 @click.option("--partition", type=click.IntRange(0), help="Only this one; needed for an OFFSET.")
 @click.option("--dry-run", is_flag=True, help="Count, produce nothing.")
 @_brokers
-@_json
+@options.json_last_line
 @click.pass_context
 def replay(
     context: click.Context,
@@ -182,7 +180,7 @@ def kafka() -> None:
 
 @kafka.command()
 @_brokers
-@_json
+@options.json_last_line
 @click.pass_context
 def init(context: click.Context, url: str | None, as_json: bool) -> None:
     """Make the topics of transcripts and dead letters; what exists is compared with the settings and left as it is."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from monitor import config as configuration
+from monitor import options
 from monitor.errors import ConfigError
-from streams.formats import FORMATS
 from streams.reasons import printable
 from streams.times import time_of
 
@@ -38,22 +37,12 @@ def _moment(_context: click.Context, _option: click.Parameter, value: str | None
     return None if value is None else time_of(value, datetime.now(UTC))
 
 
-_db = click.option("--db", "url", metavar="URL", help="Database [sqlite:///valuedrift.db].")
 _source = click.option("--source", metavar="NAME", help="Of this source only.")
 _since = click.option("--since", metavar="TIME", callback=_moment, help="Seen since then, or so long ago (3h, 2d).")
 
 
-def _open(context: click.Context, url: str | None, **options: Any) -> tuple[configuration.Config, Engine]:
-    from monitor.store.database import open_store
-
-    pairs = {(name.split("__")[0], name.split("__")[1]): value for name, value in options.items()}
-    config = configuration.load(context.obj, os.environ, {**pairs, ("store", "url"): url})
-    s = config.store
-    return config, open_store(s.url, connect_seconds=s.connect_seconds, retry_seconds=s.retry_seconds)
-
-
 @dead_letters.command("list")
-@_db
+@options.db
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
 @_source
 @click.option("--kind", type=click.Choice(["bad", "duplicate"]))
@@ -72,7 +61,7 @@ def list_(
     """List what could not be counted: where it stands and why."""
     from monitor.store import reads
 
-    _, engine = _open(context, url)
+    engine = options.open_database(options.load(context, store__url=url))
     sources = None if source is None else [source, str(Path(source).resolve())]
     with engine.connect() as connection:
         for d in reads.dead_letters(connection, limit=limit, sources=sources, kind=kind, since=since):
@@ -84,14 +73,15 @@ def list_(
 
 @dead_letters.command()
 @click.argument("place", metavar="SOURCE:LINE")
-@_db
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@options.db
+@options.json_object
 @click.pass_context
 def show(context: click.Context, place: str, url: str | None, as_json: bool) -> None:
     """Show one dead letter, and its line, redacted, where its file still has it."""
     from monitor import letters
 
-    config, engine = _open(context, url)
+    config = options.load(context, store__url=url)
+    engine = options.open_database(config)
     with engine.connect() as connection:
         found = letters.letters(connection, letters.at_place(place))
     if not found:
@@ -118,13 +108,13 @@ def show(context: click.Context, place: str, url: str | None, as_json: bool) -> 
 
 @dead_letters.command()
 @click.argument("places", metavar="[SOURCE:LINE]...", nargs=-1)
-@_db
+@options.db
 @_source
 @_since
-@click.option("--format", "log_format", type=click.Choice(["auto", *FORMATS]), help="[as the source was read]")
-@click.option("--deployment", metavar="NAME", help="Name for transcripts that carry none.")
+@click.option("--format", "log_format", type=options.LOG_FORMATS, help="[as the source was read]")
+@options.deployment
 @click.option("--dry-run", is_flag=True, help="Count, change nothing.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@options.json_object
 @click.pass_context
 def replay(
     context: click.Context,
@@ -146,7 +136,8 @@ def replay(
     from monitor.store import schema
     from monitor.store.writes import BAD
 
-    config, engine = _open(context, url, input__format=log_format, input__deployment=deployment)
+    config = options.load(context, store__url=url, input__format=log_format, input__deployment=deployment)
+    engine = options.open_database(config)
     t = schema.dead_letters
     where = [t.c.kind == BAD]
     if source is not None:
@@ -181,9 +172,8 @@ def _told(done: Replayed, dry_run: bool) -> list[str]:
 
 
 def _intake(config: configuration.Config, engine: Engine) -> Intake:
-    from classifiers.tiers import load_judge, load_tier
+    from classifiers.tiers import load_judge
     from monitor.intake import Intake
 
-    c = config.classifier
-    classifier = load_tier(c.tier, Path(c.weights) if c.weights else None, c.accurate_share, c.random_share)
+    classifier = options.load_classifier(config)
     return Intake(engine, classifier, config, lambda: datetime.now(UTC), load_judge(config.judge))

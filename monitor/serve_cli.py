@@ -10,16 +10,17 @@ from pathlib import Path
 import click
 
 from monitor import config as configuration
+from monitor import options
 from monitor.errors import ConfigError, StoreError
 
 
 @click.command()
 @click.option("--host", metavar="ADDRESS", help="Where to listen [127.0.0.1].")
 @click.option("--port", type=click.IntRange(0, 65535), help="0 takes any that is free [8080].")
-@click.option("--db", "url", metavar="URL", help="Database [sqlite:///valuedrift.db].")
-@click.option("--tier", type=click.Choice(["fast", "accurate", "cascade"]), help="What judges [fast].")
+@options.db
+@options.tier
 @click.option("--no-auth", is_flag=True, help="Let anybody write who can reach the address, without API keys.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@options.log_level
 @click.pass_context
 def serve(
     context: click.Context,
@@ -34,13 +35,7 @@ def serve(
 
     Answers only once they are stored. Prints the address it listens on; logs go to standard error.
     """
-    options = {
-        ("serve", "host"): host,
-        ("serve", "port"): port,
-        ("store", "url"): url,
-        ("classifier", "tier"): tier,
-    }
-    config = configuration.load(context.obj, os.environ, options)
+    config = options.load(context, serve__host=host, serve__port=port, store__url=url, classifier__tier=tier)
     config.baseline_rule(), config.trajectory()  # a wrong setting is told before any work
     try:
         from monitor import logs
@@ -48,10 +43,9 @@ def serve(
         from monitor.web import server
     except ModuleNotFoundError as e:
         raise ConfigError(f"serve needs {e.name}: pip install 'valuedrift[serve]'") from e
-    from classifiers.tiers import load_judge, load_tier
-    from monitor.store.database import open_store
+    from classifiers.tiers import load_judge
 
-    s, c = config.serve, config.classifier
+    s = config.serve
     keys = api_keys.load(Path(s.api_keys_file) if s.api_keys_file else None, configuration.API_KEYS, os.environ)
     if no_auth and keys:
         raise ConfigError("--no-auth was given, and API keys too; leave out one of them")
@@ -61,10 +55,9 @@ def serve(
             "serve.api_keys_file (docs/http.md), listen on 127.0.0.1, or say --no-auth"
         )
     listener = server.bind(s.host, s.port)
-    classifier = load_tier(c.tier, Path(c.weights) if c.weights else None, c.accurate_share, c.random_share)
+    classifier = options.load_classifier(config)
     judge = load_judge(config.judge)
-    patience = min(s.database_seconds, config.store.retry_seconds)
-    engine = open_store(config.store.url, connect_seconds=config.store.connect_seconds, retry_seconds=patience)
+    engine = options.open_database(config, retry_seconds=min(s.database_seconds, config.store.retry_seconds))
     logs.configure(log_level)
 
     def started(address: str) -> None:

@@ -7,12 +7,12 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 import click
 
 from monitor import config as configuration
+from monitor import options
 from monitor.errors import BrokerError, ConfigError
 
 STOP_SECONDS: Final = 30.0
@@ -20,17 +20,17 @@ PAUSE_SECONDS: Final = 2.0
 
 
 @click.command()
-@click.option("--from", "url", metavar="URL", help="kafka://HOST:PORT[,HOST:PORT]/TOPIC [as in the settings].")
-@click.option("--db", "database", metavar="URL", help="Database [sqlite:///valuedrift.db].")
+@click.option("--from", "topic", metavar="URL", help="kafka://HOST:PORT[,HOST:PORT]/TOPIC [as in the settings].")
+@options.db
 @click.option("--group", metavar="NAME", help="Workers of one group share the partitions [valuedrift].")
-@click.option("--tier", type=click.Choice(["fast", "accurate", "cascade"]), help="What judges [fast].")
+@options.tier
 @click.option("--metrics-port", type=click.IntRange(0, 65535), help="0 takes any that is free [9464].")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@options.log_level
 @click.pass_context
 def worker(
     context: click.Context,
+    topic: str | None,
     url: str | None,
-    database: str | None,
     group: str | None,
     tier: str | None,
     metrics_port: int | None,
@@ -40,13 +40,9 @@ def worker(
 
     How far each partition is counted stands in the database, beside what was counted.
     """
-    options = {
-        ("store", "url"): database,
-        ("worker", "group"): group,
-        ("worker", "metrics_port"): metrics_port,
-        ("classifier", "tier"): tier,
-    }
-    config = configuration.load(context.obj, os.environ, options)
+    config = options.load(
+        context, store__url=url, worker__group=group, worker__metrics_port=metrics_port, classifier__tier=tier
+    )
     config.baseline_rule(), config.trajectory()  # a wrong setting is told before any work
     try:
         from prometheus_client import start_http_server
@@ -59,17 +55,15 @@ def worker(
         from streams import worker as faust_worker
     except ModuleNotFoundError as e:
         raise ConfigError(f"worker needs {e.name}: pip install 'valuedrift[kafka,serve]'") from e
-    from classifiers.tiers import load_judge, load_tier
-    from monitor.store.database import open_store
+    from classifiers.tiers import load_judge
 
-    settings = config.kafka if url is None else kafka.at(config.kafka, url)
+    settings = config.kafka if topic is None else kafka.at(config.kafka, topic)
     kafka.client_arguments(settings, os.environ)
-    w, c = config.worker, config.classifier
-    classifier = load_tier(c.tier, Path(c.weights) if c.weights else None, c.accurate_share, c.random_share)
+    w = config.worker
+    classifier = options.load_classifier(config)
     judge = load_judge(config.judge)
     cluster = _cluster(settings)
-    patience = min(w.database_seconds, config.store.retry_seconds)
-    engine = open_store(config.store.url, connect_seconds=config.store.connect_seconds, retry_seconds=patience)
+    engine = options.open_database(config, retry_seconds=min(w.database_seconds, config.store.retry_seconds))
     logs.configure(log_level)
     log = logs.get_logger(__name__)
 
