@@ -210,6 +210,11 @@ class Quantifier:
         other._keep(SimplexSolvers(c / c.sum(axis=2, keepdims=True), self._metric), fitting)
         return other
 
+    @property
+    def assumes_baseline(self) -> bool:
+        """Whether it is `given` a baseline that can be taken for healthy."""
+        return self._baseline is not None
+
     def estimate(self, sums: Sums) -> Mixture:
         """Mixture of the turns in `sums`. Deterministic. Raises ValueError when there are none."""
         p, sd = self._draws(sums)

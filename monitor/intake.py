@@ -7,13 +7,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from sqlalchemy import Engine
 
 from classifiers.api import Classifier
 from monitor.config import Config
 from monitor.engine import Judged, judge
+from monitor.errors import StoreError
 from monitor.store.database import hash_key
 from monitor.store.writes import (
     BAD,
@@ -37,10 +38,42 @@ if TYPE_CHECKING:  # its HTTP client is an extra
     from classifiers.judge import Judge
 
 Clock = Callable[[], datetime]
+T = TypeVar("T")
+R = TypeVar("R")
 
 NOT_SAMPLED: Final = "not sampled"
 _STAGE: Final = "intake"
 """Names this place among those that sample, for successive rates to multiply."""
+
+
+def store_by_halves(
+    things: Sequence[T],
+    store: Callable[[Sequence[T]], list[R]],
+    refuse: Callable[[T, str], list[R]],
+    failed: Callable[[Exception, int], None],
+) -> list[R]:
+    """What storing things returns; one that breaks what judges or stores it is found by halving, and refused.
+
+    Parameters
+    ----------
+    store : one transaction.
+    refuse : stores the dead letter of a thing, with its reason.
+    failed : is told of each try that failed, and how many things it was of.
+
+    Raises
+    ------
+    StoreError, MemoryError : of the database or the machine, no fault of a thing.
+    """
+    try:
+        return store(things)
+    except (StoreError, MemoryError):
+        raise
+    except Exception as e:
+        failed(e, len(things))
+        if len(things) == 1:
+            return refuse(things[0], f"cannot be judged or stored ({type(e).__name__})")
+    half = len(things) // 2
+    return [r for part in (things[:half], things[half:]) for r in store_by_halves(part, store, refuse, failed)]
 
 
 class Observer(Protocol):

@@ -14,8 +14,10 @@ from sqlalchemy import Connection, Engine
 
 from alerts.reasons import VALUE_DRIFT, alert_id, explain, interval_values, joined_values, known_moves
 from alerts.severity import severities
+from classifiers.api import Classifier
 from monitor.baseline import Baseline, BaselineRule
 from monitor.buckets import Bucket
+from monitor.config import Config
 from monitor.entropy import Quantifier
 from monitor.errors import StoreError
 from monitor.multiplicity import PAGE
@@ -25,7 +27,7 @@ from monitor.store import reads
 from monitor.store.baselines import baselines
 from monitor.store.database import shown
 from monitor.store.retry import reading, retrying
-from monitor.store.trajectories import Alert, MovedMeanwhile, commit_step
+from monitor.store.trajectories import Alert, MovedMeanwhile, Stepped, commit_step
 from monitor.trajectory import (
     MINUTES_PER_DAY,
     WINDOWS_MINUTES,
@@ -79,6 +81,12 @@ class Stepper:
     version: str
     rule: BaselineRule
     settings: Settings
+
+    @classmethod
+    def of(cls, engine: Engine, classifier: Classifier, config: Config) -> Stepper:
+        """The one for a classifier and the settings. Raises ConfigError where a setting is wrong."""
+        quantifier = Quantifier(classifier.calibration)
+        return cls(engine, quantifier, classifier.version, config.baseline_rule(), config.trajectory())
 
     def step(self, closed_until: int | None = None) -> list[News]:
         """Advance all series over the buckets before minute `closed_until` (None: all).
@@ -210,17 +218,9 @@ class Stepper:
                         else a
                         for k, a in alerts.items()
                     }
-        commit_step(
-            self.engine,
-            series.id,
-            stored,
-            state,
-            points,
-            learned,
-            list(alerts.values()),
-            resolved_at,
-            None if begins_anew else VALUE_DRIFT,
-        )
+        rule = None if begins_anew else VALUE_DRIFT
+        made = Stepped(state, points, learned, list(alerts.values()), resolved_at, rule)
+        commit_step(self.engine, series.id, stored, made)
         return list(alerts.values())
 
     def _alert(

@@ -72,8 +72,7 @@ def _current(
     connection: Any, series_id: int, state: SeriesState, stepper: Stepper, lens: Quantifier
 ) -> dict[str, Any] | None:
     """The latest point of the 24 h window, else of the longest that has one."""
-    # a baseline that cannot be taken for healthy leaves the quantifier as it was
-    fits = state.baseline is None or lens is not stepper.quantifier
+    fits = state.baseline is None or lens.assumes_baseline
     version, settings = stepper.version, stepper.settings
     for minutes in (MINUTES_PER_DAY, *reversed(WINDOWS_MINUTES)):
         p = reads.latest_point(connection, series_id, version, minutes)

@@ -295,8 +295,7 @@ class _Step:
         reason = state.relearn_reason
         state.adopt(baseline, last_minute + 1)
         self._set_baseline(baseline)
-        # a baseline that cannot be taken for healthy leaves the quantifier as it was
-        odd = MISFIT if self._lens()[0] is self._quantifier else ""
+        odd = "" if self._lens()[0].assumes_baseline else MISFIT
         return Learned(baseline, reason, "; ".join(w for w in (changing, odd) if w))
 
     def _feed_trend(self, bucket: Bucket) -> None:

@@ -11,7 +11,6 @@ from sqlalchemy import Engine
 
 from classifiers.api import Classifier
 from monitor.config import Config
-from monitor.entropy import Quantifier
 from monitor.ingest import Ingest
 from monitor.intake import Clock, Intake
 from monitor.steps import News, Stepper
@@ -47,9 +46,7 @@ class Watch:
         self._clock = clock
         self._intake = Intake(engine, classifier, config, clock, judge)
         self.ingests = [Ingest(self._intake, source) for source in sources]
-        self.stepper = Stepper(
-            engine, Quantifier(classifier.calibration), classifier.version, config.baseline_rule(), config.trajectory()
-        )
+        self.stepper = Stepper.of(engine, classifier, config)
 
     @property
     def offsets(self) -> list[Offset]:

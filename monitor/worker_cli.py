@@ -48,7 +48,6 @@ def worker(
         from prometheus_client import start_http_server
 
         from monitor import logs, metrics
-        from monitor.entropy import Quantifier
         from monitor.intake import Intake
         from monitor.steps import News, Stepper
         from streams import kafka, recorder, ticks
@@ -83,9 +82,7 @@ def worker(
         raise ConfigError(f"metrics cannot listen on {w.metrics_host}:{w.metrics_port}: {e}") from e
     intake = Intake(engine, classifier, config, clock, judge, figures)
     own = recorder.Recorder(intake, cluster, settings.topic, config)
-    stepper = Stepper(
-        engine, Quantifier(classifier.calibration), classifier.version, config.baseline_rule(), config.trajectory()
-    )
+    stepper = Stepper.of(engine, classifier, config)
     ends = ticks.Ends(settings, os.environ)
     ticking = ticks.Ticks(stepper, ends, cluster, settings.topic, config, clock, figures, tell)
 

@@ -121,16 +121,10 @@ def client_arguments(settings: Settings, environment: Mapping[str, str]) -> dict
         "reconnect_backoff_max_ms": 2000,
     }
     if settings.security_protocol.startswith("SASL"):
-        password = environment.get(KAFKA_PASSWORD)
-        if not settings.sasl_username or password is None:
-            raise ConfigError(
-                f"kafka.security_protocol {settings.security_protocol} needs kafka.sasl_username and, in the "
-                f"environment, {KAFKA_PASSWORD}"
-            )
         arguments |= {
             "sasl_mechanism": settings.sasl_mechanism,
             "sasl_plain_username": settings.sasl_username,
-            "sasl_plain_password": password,
+            "sasl_plain_password": sasl_password(settings, environment),
         }
     if settings.security_protocol.endswith("SSL"):
         arguments["ssl_context"] = tls(settings, environment)
@@ -161,6 +155,17 @@ def _shake_hands(settings: Settings, context: ssl.SSLContext) -> None:
         f"{printable(shown(settings))}: no TLS with any broker: {printable(str(failed))} "
         "(kafka.security_protocol, kafka.ssl_cafile)"
     )
+
+
+def sasl_password(settings: Settings, environment: Mapping[str, str]) -> str:
+    """The password of `kafka.sasl_username`. Raises ConfigError where one of the two is not set."""
+    password = environment.get(KAFKA_PASSWORD)
+    if not settings.sasl_username or password is None:
+        raise ConfigError(
+            f"kafka.security_protocol {settings.security_protocol} needs kafka.sasl_username and, in the "
+            f"environment, {KAFKA_PASSWORD}"
+        )
+    return password
 
 
 def tls(settings: Settings, environment: Mapping[str, str]) -> ssl.SSLContext:

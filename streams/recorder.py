@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, select
 
 from monitor.config import Config
 from monitor.errors import StoreError, StoreUnreachable
-from monitor.intake import Intake
+from monitor.intake import Intake, store_by_halves
 from monitor.logs import get_logger
 from monitor.store import schema
 from monitor.store.retry import reading
@@ -136,23 +136,20 @@ class Recorder:
         return Stored(found.writer.offset.position, verdict.seek, refused)
 
     def _store(self, partition: int, writer: ChunkWriter, records: Sequence[Record]) -> list[Refused]:
-        """One transaction; a record that breaks what judges or stores it is found and becomes a dead letter."""
-        arrivals, bad = self._decoded(records)
-        try:
-            return self._commit(partition, writer, records, arrivals, bad)
-        except (StoreError, MemoryError):
-            raise
-        except Exception as e:
-            _log.error("batch failed", exc_info=e, items=len(records), topic=self._topic, partition=partition)
-            if len(records) == 1:
-                line = _line(records[0], self._max_event_bytes)
-                reason = f"cannot be judged or stored ({type(e).__name__})"
-                letter = DeadLetter(line.number, line.offset, line.size, BAD, reason)
-                return self._commit(partition, writer, records, [], [letter])
-        half = len(records) // 2
-        return [
-            refused for part in (records[:half], records[half:]) for refused in self._store(partition, writer, part)
-        ]
+        """One transaction, or more where a record breaks what judges or stores it: that becomes a dead letter."""
+
+        def refuse(record: Record, reason: str) -> list[Refused]:
+            line = _line(record, self._max_event_bytes)
+            return self._commit(
+                partition, writer, [record], [], [DeadLetter(line.number, line.offset, line.size, BAD, reason)]
+            )
+
+        return store_by_halves(
+            records,
+            lambda part: self._commit(partition, writer, part, *self._decoded(part)),
+            refuse,
+            lambda e, n: _log.error("batch failed", exc_info=e, items=n, topic=self._topic, partition=partition),
+        )
 
     def _commit(
         self,

@@ -21,13 +21,13 @@ from aiokafka import TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from monitor.config import KAFKA_PASSWORD, Config
+from monitor.config import Config
 from monitor.config import Kafka as Settings
-from monitor.errors import ConfigError, StoreError
+from monitor.errors import StoreError
 from monitor.logs import get_logger
 from monitor.metrics import Metrics
 from streams import headers as names
-from streams.kafka import OVERHEAD_BYTES, tls
+from streams.kafka import OVERHEAD_BYTES, sasl_password, tls
 from streams.recorder import Record, Recorder, Refused
 
 BUNDLES: Final = 256
@@ -96,11 +96,11 @@ def _credentials(settings: Settings, environment: Mapping[str, str]) -> Any:
     protocol = settings.security_protocol
     context = tls(settings, environment) if protocol.endswith("SSL") else None
     if protocol.startswith("SASL"):
-        password = environment.get(KAFKA_PASSWORD)
-        if not settings.sasl_username or password is None:
-            raise ConfigError(f"kafka.security_protocol {protocol} needs kafka.sasl_username and {KAFKA_PASSWORD}")
         return faust.SASLCredentials(
-            username=settings.sasl_username, password=password, ssl_context=context, mechanism=settings.sasl_mechanism
+            username=settings.sasl_username,
+            password=sasl_password(settings, environment),
+            ssl_context=context,
+            mechanism=settings.sasl_mechanism,
         )
     return None if context is None else faust.SSLCredentials(context)
 

@@ -77,24 +77,29 @@ def end_alerts(connection: Connection, series_id: int, at: datetime, reason: str
     return len(standing)
 
 
-def commit_step(
-    engine: Engine,
-    series_id: int,
-    stored: bytes | None,
-    state: SeriesState,
-    points: Sequence[Point],
-    learned: Sequence[Learned],
-    alerts: Sequence[Alert],
-    resolved_at: datetime | None,
-    resolved_rule: str | None = None,
-) -> None:
-    """`write_step` in a transaction, however often it takes (monitor.store.retry).
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """What a step made of a series' state, and the state it left; alerts raised before `resolved_at` end with it.
+
+    `resolved_rule` : those of this rule; None: of every rule.
+    """
+
+    state: SeriesState
+    points: Sequence[Point]
+    learned: Sequence[Learned]
+    alerts: Sequence[Alert]
+    resolved_at: datetime | None = None
+    resolved_rule: str | None = None
+
+
+def commit_step(engine: Engine, series_id: int, stored: bytes | None, made: Stepped) -> None:
+    """Store what a step made of the `stored` state, in one transaction, however often it takes (monitor.store.retry).
 
     Raises
     ------
     MovedMeanwhile : the stored state is another by now.
     """
-    packed = state.pack()
+    packed = made.state.pack()
     tries = 0
 
     def attempt() -> None:
@@ -102,10 +107,10 @@ def commit_step(
         tries += 1
         if tries > 1:
             forget_made(engine)
-        ensure_months(engine, "points", {month_of(time_of(p.t)) for p in points})
+        ensure_months(engine, "points", {month_of(time_of(p.t)) for p in made.points})
         try:
             with writing(engine) as connection:
-                write_step(connection, series_id, stored, state, points, learned, alerts, resolved_at, resolved_rule)
+                _write(connection, series_id, stored, made)
         except MovedMeanwhile:
             # by this very step, if its connection was lost during a COMMIT that came through
             if tries == 1 or _stored_state(engine, series_id) != packed:
@@ -121,27 +126,9 @@ def _stored_state(engine: Engine, series_id: int) -> bytes | None:
         return found
 
 
-def write_step(
-    connection: Connection,
-    series_id: int,
-    stored: bytes | None,
-    state: SeriesState,
-    points: Sequence[Point],
-    learned: Sequence[Learned],
-    alerts: Sequence[Alert],
-    resolved_at: datetime | None,
-    resolved_rule: str | None = None,
-) -> None:
-    """Store what a step of a series made of its `stored` state: all or, when the caller's transaction fails, nothing.
-
-    Alerts that were raised before `resolved_at` end with it: those of `resolved_rule`, or of every rule.
-
-    Raises
-    ------
-    MovedMeanwhile : the stored state is another by now.
-    """
-    replace_state(connection, series_id, stored, state)
-    if points:
+def _write(connection: Connection, series_id: int, stored: bytes | None, made: Stepped) -> None:
+    replace_state(connection, series_id, stored, made.state)
+    if made.points:
         table = schema.points
         upsert = insert(table, connection)
         keys = {c.name for c in table.primary_key}
@@ -150,20 +137,21 @@ def write_step(
                 index_elements=sorted(keys),
                 set_={c.name: upsert.excluded[c.name] for c in table.c if c.name not in keys},
             ),
-            [point_row(series_id, state.classifier_version, p) for p in points],
+            [point_row(series_id, made.state.classifier_version, p) for p in made.points],
         )
-    for found in learned:
+    for found in made.learned:
         at = time_of(found.baseline.last_minute + 1)
         kind = LEARNED if found.reason is None else RELEARNED
         origin = Origin(kind, at, at, found.reason or "", found.warning)
-        add_baseline(connection, series_id, state.classifier_version, found.baseline, origin)
+        add_baseline(connection, series_id, made.state.classifier_version, found.baseline, origin)
     table = schema.alerts
-    if resolved_at is not None:
-        ended = update(table).where(table.c.series_id == series_id, table.c.firing, table.c.raised_at < resolved_at)
-        if resolved_rule is not None:
-            ended = ended.where(table.c.rule == resolved_rule)
-        connection.execute(ended.values(firing=False, resolved_at=resolved_at))
-    for alert in alerts:
+    if made.resolved_at is not None:
+        stood = table.c.firing & (table.c.raised_at < made.resolved_at)
+        ended = update(table).where(table.c.series_id == series_id, stood)
+        if made.resolved_rule is not None:
+            ended = ended.where(table.c.rule == made.resolved_rule)
+        connection.execute(ended.values(firing=False, resolved_at=made.resolved_at))
+    for alert in made.alerts:
         values = {f.name: getattr(alert, f.name) for f in fields(Alert)}
         upsert = insert(table, connection).values(values)
         changed = {k: v for k, v in values.items() if k in ("firing", "resolved_at", "values")}

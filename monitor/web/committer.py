@@ -18,7 +18,7 @@ from sqlalchemy import Engine, text
 
 from monitor.engine import SeriesKey, series_of
 from monitor.errors import StoreError, StoreUnreachable
-from monitor.intake import Intake
+from monitor.intake import Intake, store_by_halves
 from monitor.logs import get_logger
 from monitor.metrics import Metrics
 from monitor.store.retry import retrying
@@ -237,23 +237,17 @@ class Committer:
         _log.warning("database back")
 
     def _store_all(self, pairs: Sequence[tuple[Item, Key]]) -> Iterator[Outcome]:
-        """Outcomes of all items; an event that breaks what judges or stores it is found and becomes a dead letter."""
-        try:
-            return iter(self._store(pairs))
-        except StoreError:
-            raise
-        except MemoryError:
-            raise
-        except Exception as e:
+        """Outcomes of all items; an event that breaks what judges or stores it becomes a dead letter."""
+
+        def refuse(pair: tuple[Item, Key], reason: str) -> list[Outcome]:
+            item, key = pair
+            return self._store([(Item(item.size, None, reason), key)])
+
+        def failed(e: Exception, items: int) -> None:
             self._writer = None
-            _log.error("batch failed", exc_info=e, items=len(pairs))
-            if len(pairs) == 1:
-                item, key = pairs[0]
-                bad = Item(item.size, None, f"cannot be judged or stored ({type(e).__name__})")
-                return iter(self._store([(bad, key)]))
-            half = len(pairs) // 2
-            first = list(self._store_all(pairs[:half]))
-            return iter([*first, *self._store_all(pairs[half:])])
+            _log.error("batch failed", exc_info=e, items=items)
+
+        return iter(store_by_halves(pairs, self._store, refuse, failed))
 
     def _store(self, pairs: Sequence[tuple[Item, Key]]) -> list[Outcome]:
         """One transaction, under a source that nobody else uses."""

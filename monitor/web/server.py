@@ -16,7 +16,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from classifiers.api import Classifier
 from monitor.config import Config, Serve
-from monitor.entropy import Quantifier
 from monitor.errors import ConfigError
 from monitor.intake import Clock, Intake
 from monitor.logs import get_logger
@@ -141,9 +140,7 @@ def serve(
         max_series_per_key=s.max_series_per_key,
         retry_after=s.retry_after_seconds,
     )
-    stepper = Stepper(
-        engine, Quantifier(classifier.calibration), classifier.version, config.baseline_rule(), config.trajectory()
-    )
+    stepper = Stepper.of(engine, classifier, config)
     ticker = Ticker(stepper, clock, metrics, s.step_seconds, _tell)
     health = Health(engine, committer, ticker)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoder") as decoding:
