@@ -67,6 +67,7 @@ def test_database_away_for_a_while(own: OwnServer, tmp_path: Path, how: str) -> 
         until(lambda: len(clients.refused) > 20)
         until(lambda: a.get("/readyz").json["checks"]["database"] == "away")
         assert (a.get("/readyz").status, a.get("/healthz").status) == (503, 200)
+        until(lambda: a.figure('valuedrift_step_seconds_count{outcome="failed"}') > 0)
         own.start()
         so_far = len(clients.sent)
         until(lambda: len(clients.sent) > so_far + 100, 60)
@@ -88,7 +89,6 @@ def test_database_away_for_a_while(own: OwnServer, tmp_path: Path, how: str) -> 
         assert a.figure('valuedrift_database_errors_total{kind="outage"}') > 0
         assert "database away" in a.logged
         assert "database back" in a.logged
-        until(lambda: a.figure('valuedrift_step_seconds_count{outcome="failed"}') > 0)
         assert (a.stop(), b.stop()) == (0, 0)
 
 
