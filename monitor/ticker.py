@@ -1,4 +1,4 @@
-"""Moves the series on every few seconds, beside the requests. Several processes may: each series by one at a time."""
+"""A thread that moves the series on every few seconds. Several processes may: each series by one at a time."""
 
 from __future__ import annotations
 
@@ -7,16 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from sqlalchemy import Connection, func, select
-
-from monitor.intake import Clock
 from monitor.logs import get_logger
 from monitor.metrics import Metrics
-from monitor.steps import News, Stepper
-from monitor.store import schema
-from monitor.store.retry import reading
-from monitor.transcript import minute_of
-from monitor.watch import LATENESS_MINUTES
 
 STALE_SECONDS: Final = 60.0
 """Steps that have failed for so long are no passing trouble."""
@@ -30,18 +22,22 @@ class Ticker:
 
     Parameters
     ----------
+    step : moves the series on; returns False where that is another process's part, now.
     every_seconds : from the end of a step to the beginning of the next.
-    on_news : is told of each alert that is raised.
+    at_end : called by the thread when it ends.
     """
 
     def __init__(
-        self, stepper: Stepper, clock: Clock, metrics: Metrics, every_seconds: float, on_news: Callable[[News], None]
+        self,
+        step: Callable[[], bool],
+        metrics: Metrics,
+        every_seconds: float,
+        at_end: Callable[[], None] = lambda: None,
     ) -> None:
-        self._stepper = stepper
-        self._clock = clock
+        self._step = step
         self._metrics = metrics
         self._every_seconds = every_seconds
-        self._on_news = on_news
+        self._at_end = at_end
         self._stop = threading.Event()
         self._last_done = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="ticker", daemon=True)
@@ -69,16 +65,12 @@ class Ticker:
         while not self._stop.wait(self._every_seconds):
             started = time.perf_counter()
             try:
-                for news in self._stepper.step(closed_until=minute_of(self._clock()) - LATENESS_MINUTES):
-                    self._on_news(news)
-                self._metrics.series.set(reading(self._stepper.engine, _series))
+                stepped = self._step()
             except Exception as e:  # whatever it is: the next step begins from what is stored
                 self._metrics.stepped(time.perf_counter() - started, failed=True)
                 _log.error("step failed", exc_info=e)
             else:
-                self._metrics.stepped(time.perf_counter() - started, failed=False)
-                self._last_done = time.monotonic()
-
-
-def _series(connection: Connection) -> int:
-    return connection.execute(select(func.count()).select_from(schema.series)).scalar_one()
+                if stepped:
+                    self._metrics.stepped(time.perf_counter() - started, failed=False)
+                    self._last_done = time.monotonic()
+        self._at_end()

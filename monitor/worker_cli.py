@@ -50,6 +50,7 @@ def worker(
         from monitor import logs, metrics
         from monitor.intake import Intake
         from monitor.steps import News, Stepper
+        from monitor.ticker import Ticker
         from streams import kafka, recorder, ticks
         from streams import worker as faust_worker
     except ModuleNotFoundError as e:
@@ -84,7 +85,8 @@ def worker(
     own = recorder.Recorder(intake, cluster, settings.topic, config)
     stepper = Stepper.of(engine, classifier, config)
     ends = ticks.Ends(settings, os.environ)
-    ticking = ticks.Ticks(stepper, ends, cluster, settings.topic, config, clock, figures, tell)
+    steps = ticks.Ticks(stepper, ends, cluster, settings.topic, config, clock, figures, tell)
+    ticking = Ticker(steps.step, figures, w.step_seconds, at_end=ends.close)
 
     def started() -> None:
         ticking.start()

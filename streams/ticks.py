@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
@@ -59,7 +58,7 @@ class Ends:
 
 
 class Ticks:
-    """The thread that steps.
+    """What a ticker (monitor.ticker) does in a worker.
 
     Parameters
     ----------
@@ -88,32 +87,18 @@ class Ticks:
         self._on_news = on_news
         self._stuck = Stuck()
         self._given_up: tuple[int, ...] = ()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="ticks", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
+    def step(self) -> bool:
+        """Move the series on, if this worker is the one that does; returns whether it is.
 
-    def close(self, seconds: float) -> bool:
-        """End after the step at hand; False when that takes longer: cut off, it is done again by another worker."""
-        self._stop.set()
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._settings.step_seconds):
-            started = time.perf_counter()
-            try:
-                with _leading(self._stepper.engine) as leads:
-                    if leads:
-                        self._step()
-            except Exception as e:  # whatever it is: the next step begins from what is stored
-                self._metrics.stepped(time.perf_counter() - started, failed=True)
-                _log.error("step failed", exc_info=e)
-            else:
-                if leads:
-                    self._metrics.stepped(time.perf_counter() - started, failed=False)
-        self._ends.close()
+        Raises
+        ------
+        BrokerError, StoreError : how far Kafka or the database is cannot be known, or the database stays away.
+        """
+        with _leading(self._stepper.engine) as leads:
+            if leads:
+                self._step()
+        return leads
 
     def _step(self) -> None:
         found = self.closing()

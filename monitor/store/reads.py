@@ -56,6 +56,11 @@ def all_series(connection: Connection) -> list[StoredSeries]:
     return sorted(found, key=lambda s: s.key)
 
 
+def series_count(connection: Connection) -> int:
+    """How many series there are."""
+    return int(connection.execute(select(func.count()).select_from(schema.series)).scalar_one())
+
+
 def buckets(
     connection: Connection, series_id: int, version: str, start: int, end: int | None = None
 ) -> Iterator[Bucket]:

@@ -9,8 +9,8 @@ from typing import Final
 from sqlalchemy import Engine
 
 from monitor.store.retry import retrying
+from monitor.ticker import Ticker
 from monitor.web.committer import Committer, ask
-from monitor.web.ticker import Ticker
 
 ASK_SECONDS: Final = 2.0
 """The database is asked so often, however often we are."""

@@ -21,12 +21,16 @@ from monitor.intake import Clock, Intake
 from monitor.logs import get_logger
 from monitor.metrics import Metrics
 from monitor.steps import News, Stepper
+from monitor.store import reads
+from monitor.store.retry import reading
+from monitor.ticker import Ticker
+from monitor.transcript import minute_of
+from monitor.watch import LATENESS_MINUTES
 from monitor.web.app import Site, application
 from monitor.web.committer import Committer
 from monitor.web.health import Health
 from monitor.web.keys import Keys
 from monitor.web.limits import Held, Rate
-from monitor.web.ticker import Ticker
 
 if TYPE_CHECKING:  # its HTTP client is an extra
     from classifiers.judge import Judge
@@ -141,7 +145,14 @@ def serve(
         retry_after=s.retry_after_seconds,
     )
     stepper = Stepper.of(engine, classifier, config)
-    ticker = Ticker(stepper, clock, metrics, s.step_seconds, _tell)
+
+    def step() -> bool:
+        for news in stepper.step(closed_until=minute_of(clock()) - LATENESS_MINUTES):
+            _tell(news)
+        metrics.series.set(reading(engine, reads.series_count))
+        return True
+
+    ticker = Ticker(step, metrics, s.step_seconds)
     health = Health(engine, committer, ticker)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoder") as decoding:
         rate, held = Rate(s.events_per_second, s.burst_seconds), Held(s.held_bytes, s.retry_after_seconds)
