@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -27,9 +29,12 @@ COLOURS: Final = {
     "goal_deviation": "#0a7f8c",
 }
 """Told apart in print and by colour-blind readers; aligned stays in the background."""
-_INK: Final = "#1f2a33"
-_LINE: Final = "#0b5394"
+INK: Final = "#1f2a33"
+LINE: Final = "#0b5394"
+STYLE: Final[Any] = {"font.size": 10, "axes.edgecolor": "#9aa5ad", "text.color": INK, "axes.labelcolor": INK}
 SHOWN_SERIES: Final = 6
+ONE_AT_A_TIME: Final = threading.Lock()
+"""Threads of a service draw pictures of alerts and reports, and matplotlib draws in one."""
 FORMATS: Final = (".png", ".svg", ".pdf")
 
 
@@ -44,7 +49,7 @@ def check_path(path: Path) -> None:
 def draw(engine: Engine, summary: dict[str, Any], path: Path) -> None:
     """Draw the summarised series, those with alerts first."""
     chosen = sorted(summary["series"], key=lambda s: (not s["alerts"], s["series"]))[:SHOWN_SERIES]
-    with mpl.rc_context({"font.size": 10, "axes.edgecolor": "#9aa5ad", "text.color": _INK, "axes.labelcolor": _INK}):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(11, 0.7 + 4.6 * max(1, len(chosen))), dpi=110, layout="constrained")
         FigureCanvasAgg(figure)
         shown = max(1, len(chosen))
@@ -66,11 +71,11 @@ def draw(engine: Engine, summary: dict[str, Any], path: Path) -> None:
             for axes in rows:
                 axes.axis("off")
             rows[0].text(0.5, 0.5, "no turns were judged", ha="center")
-        figure.savefig(path, metadata=_still(path))
+        figure.savefig(path, metadata=still(path))
 
 
-def _still(path: Path) -> dict[str, None] | None:
-    # the same run draws the same bytes: no date inside
+def still(path: Path) -> dict[str, None] | None:
+    """What to give `savefig` as metadata so that the same run draws the same bytes: no date inside."""
     return {"CreationDate": None} if path.suffix == ".pdf" else {"Date": None} if path.suffix == ".svg" else None
 
 
@@ -88,11 +93,11 @@ def _draw_entropy(axes: Any, s: dict[str, Any], points: Any) -> None:
             "baseline", (1.0, band["mean"]), xycoords=("axes fraction", "data"), xytext=(4, 0),
             textcoords="offset points", va="center", color="#3f6b3e", fontsize=9,
         )  # fmt: skip
-    for before, after in _stretches(points):
+    for before, after in stretches(t):
         part = points[before:after]
         axes.fill_between([p["t"] for p in part], [p["s_lo"] for p in part], [p["s_hi"] for p in part],
-                          color=_LINE, alpha=0.18, lw=0)  # fmt: skip
-        axes.plot([p["t"] for p in part], [p["s"] for p in part], color=_LINE, lw=1.8)
+                          color=LINE, alpha=0.18, lw=0)  # fmt: skip
+        axes.plot([p["t"] for p in part], [p["s"] for p in part], color=LINE, lw=1.8)
     top = axes.get_ylim()[1]
     for alert in s["alerts"]:
         onset, raised = _time(alert["onset"]), _time(alert["raised_at"])
@@ -120,7 +125,7 @@ def _draw_entropy(axes: Any, s: dict[str, Any], points: Any) -> None:
 
 def _draw_mixture(axes: Any, s: dict[str, Any], points: Any, *, legend: bool) -> None:
     order = (*BEHAVIOURS[1:], BEHAVIOURS[0])
-    for before, after in _stretches(points):
+    for before, after in stretches([p["t"] for p in points]):
         part = points[before:after]
         axes.stackplot(
             [p["t"] for p in part],
@@ -153,12 +158,10 @@ def _behaviours(alert: dict[str, Any]) -> list[str]:
     return [*alert["values"]["moved"], *(b for part in alert["values"]["joined"] for b in part["moved"])]
 
 
-def _stretches(points: Any, most_hours: float = 30.0) -> list[tuple[int, int]]:
-    """Index ranges of points without a gap longer than a window: a line across silence would be an invention."""
-    cuts = [
-        i for i in range(1, len(points)) if (points[i]["t"] - points[i - 1]["t"]).total_seconds() > most_hours * 3600
-    ]
-    edges = [0, *cuts, len(points)]
+def stretches(times: Sequence[datetime], most_hours: float = 30.0) -> list[tuple[int, int]]:
+    """Index ranges of times without a gap longer than a window: a line across silence would be an invention."""
+    cuts = [i for i in range(1, len(times)) if (times[i] - times[i - 1]).total_seconds() > most_hours * 3600]
+    edges = [0, *cuts, len(times)]
     return [(a, b) for a, b in pairwise(edges) if b > a]
 
 

@@ -22,8 +22,11 @@ def equilibrium_odds(gamma: float, lambda_max: float) -> float:
     return math.exp(-2 * gamma / lambda_max)
 
 
-def critical_work(lambda_max: float, goals: int = K) -> float:
-    """gamma_crit = (lambda_max / 2) ln N, at which those odds are 1/N; in the units of lambda_max."""
+def critical_work(lambda_max: float, goals: float = K) -> float:
+    """gamma_crit = (lambda_max / 2) ln N, at which those odds are 1/N; in the units of lambda_max.
+
+    N is the number of goals here; the N of arXiv 2511.10704 is the number of a model's parameters (docs/theory.md).
+    """
     return lambda_max / 2 * math.log(goals)
 
 
