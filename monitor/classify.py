@@ -32,7 +32,7 @@ def _chunk(chunk: Chunk, decoder: Decoder, classifier: Classifier, now: datetime
         try:
             if line.data is None:
                 raise BadEvent(line.problem or "not kept")
-            found.append((line.number, list(turns_of(_event(line.data, decoder, now)))))
+            found.append((line.number, list(turns_of(event_of(line.data, decoder, now)))))
         except BadEvent as e:
             found.append((line.number, str(e)))
     turns = [turn for _, those in found if not isinstance(those, str) for turn in those]
@@ -57,7 +57,8 @@ def _chunk(chunk: Chunk, decoder: Decoder, classifier: Classifier, now: datetime
             i += 1
 
 
-def _event(data: bytes, decoder: Decoder, now: datetime) -> Event:
+def event_of(data: bytes, decoder: Decoder, now: datetime) -> Event:
+    """A line's event, in which all but the messages may be missing. Raises BadEvent."""
     try:
         given = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
         missing = {k: msgspec.Raw(msgspec.json.encode(v)) for k, v in _DEFAULTS.items() if k not in given}
