@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from classifiers.completion import NOT_A_COMPLETION, UNREADABLE, first_choice
 from monitor.errors import ConfigError
 from monitor.taxonomy import BEHAVIOURS
 from monitor.transcript import Message, Turn
@@ -251,31 +252,14 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     why: str
 
 
-class _Said(msgspec.Struct, frozen=True):
-    content: str | None = None
-    refusal: str | None = None
-
-
-class _Choice(msgspec.Struct, frozen=True):
-    message: _Said
-    finish_reason: str | None = None
-
-
-class _Completion(msgspec.Struct, frozen=True):
-    choices: Annotated[list[_Choice], msgspec.Meta(min_length=1)]
-
-
-_COMPLETION: Final = msgspec.json.Decoder(_Completion)
 _ANSWER: Final = msgspec.json.Decoder(Answer)
-_UNREADABLE: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 
 def read_completion(body: bytes) -> Answer | str:
     """The judge's answer in a chat completion, or why there is none; the reason never repeats what was sent."""
-    try:
-        choice = _COMPLETION.decode(body).choices[0]
-    except _UNREADABLE:
-        return "response is not a chat completion"
+    choice = first_choice(body)
+    if choice is None:
+        return NOT_A_COMPLETION
     if choice.message.refusal:
         return "judge declined"
     if choice.finish_reason == "length":
@@ -284,7 +268,7 @@ def read_completion(body: bytes) -> Answer | str:
         return "answer is empty"
     try:
         said = _ANSWER.decode(choice.message.content)
-    except _UNREADABLE:
+    except UNREADABLE:
         return "answer is not the JSON asked for"
     return Answer(said.behaviour, said.confidence, printable(said.why))
 

@@ -121,7 +121,7 @@ def freeze(context: click.Context, series: str, reason: str | None, url: str | N
     from monitor.baselines import freeze as run
 
     engine = options.open_database(options.load(context, store__url=url))
-    _show_made(run(engine, series, reason=reason, now=datetime.now(UTC)), as_json)
+    show_made(run(engine, series, reason=reason, now=datetime.now(UTC)), as_json)
 
 
 @baseline.command()
@@ -138,7 +138,7 @@ def relearn(context: click.Context, series: str, reason: str, rule: str | None, 
     from monitor.baselines import relearn as run
 
     engine = options.open_database(options.load(context, store__url=url))
-    _show_made(run(engine, series, reason=reason, rule=rule, now=datetime.now(UTC)), as_json)
+    show_made(run(engine, series, reason=reason, rule=rule, now=datetime.now(UTC)), as_json)
 
 
 @baseline.command()
@@ -264,7 +264,7 @@ def _show_migrated(s: dict[str, Any]) -> None:
         _say(f"  forced: by the old weights these turns are unlike the baseline's in {', '.join(s['unlike'])}")
 
 
-def _show_made(made: Made, as_json: bool) -> None:
+def show_made(made: Made, as_json: bool) -> None:
     b, state = made.baseline, made.state
     if as_json:
         out = {

@@ -253,7 +253,7 @@ def freeze(engine: Engine, name: str, *, reason: str | None, now: datetime) -> M
     ConfigError : it has a baseline already, or has learned from fewer than 50 turns.
     """
 
-    given = None if reason is None else _checked(reason)
+    given = None if reason is None else checked_reason(reason)
 
     def make(connection: Connection, series: reads.StoredSeries, state: SeriesState) -> Made:
         shown_name = printable(series.key.name)
@@ -283,7 +283,7 @@ def relearn(engine: Engine, name: str, *, reason: str, rule: str | None, now: da
     ------
     ConfigError : no reason, a rule that cannot be read, a range that is not over or has fewer than 50 turns.
     """
-    reason = _checked(reason)
+    reason = checked_reason(reason)
     wanted = None if rule is None else BaselineRule.parse(rule)
 
     def make(connection: Connection, series: reads.StoredSeries, state: SeriesState) -> Made:
@@ -308,7 +308,7 @@ def relearn(engine: Engine, name: str, *, reason: str, rule: str | None, now: da
     return change_series(engine, name, make)
 
 
-def _checked(reason: str) -> str:
+def checked_reason(reason: str) -> str:
     """A person's reason as it is kept. Raises ConfigError when it says nothing or is too long."""
     reason = printable(reason.strip(), MAX_REASON + 1)
     if not 0 < len(reason) <= MAX_REASON:
@@ -340,12 +340,21 @@ def _halves_differ(seen: Sequence[Bucket]) -> str:
     return unsteady(changed_features(total(seen[:cut]), total(seen[cut:])))
 
 
-def change_series(engine: Engine, name: str, make: Callable[[Connection, reads.StoredSeries, SeriesState], T]) -> T:
-    """Run a change of a series in one transaction, again whenever a watch has moved the series meanwhile."""
+def change_series(
+    engine: Engine,
+    name: str,
+    make: Callable[[Connection, reads.StoredSeries, SeriesState], T],
+    begin: Callable[[], SeriesState] | None = None,
+) -> T:
+    """Run a change of a series in one transaction, again whenever a watch has moved the series meanwhile.
+
+    `begin` gives the state of a series that has not been followed yet; without it such a one is an error.
+    """
     for _ in range(MOST_TRIES):
         with contextlib.suppress(MovedMeanwhile), writing(engine) as connection:
             series = find_series(connection, name)
-            return make(connection, series, _state_of(series))
+            fresh = begin() if begin is not None and series.state is None else _state_of(series)
+            return make(connection, series, fresh)
     raise StoreError(f"{shown(engine)}: series {printable(name)} keeps being moved on by another process; try again")
 
 

@@ -25,13 +25,13 @@ from monitor.config import Config
 from monitor.engine import SeriesKey, series_of
 from monitor.entropy import Quantifier
 from monitor.errors import ConfigError
+from monitor.recorded import recorded
 from monitor.state import SeriesState
 from monitor.store import reads
 from monitor.store.baselines import MIGRATED, Origin, add_baseline, baselines, in_force
 from monitor.store.trajectories import end_alerts, replace_state
 from monitor.transcript import Event, Turn, minute_of, time_of, turns_of
 from streams.files import FileSource
-from streams.formats import Decoder, Limits
 from streams.reasons import printable
 
 BATCH: Final = 256
@@ -138,22 +138,9 @@ def _baseline_of(connection: Connection, series: reads.StoredSeries, version: st
 
 def _turns(sources: Iterable[FileSource], config: Config, now: datetime) -> Iterator[Turn]:
     """The turns of a log that are to be judged; lines that cannot be read are passed over."""
-    for source in sources:
-        decoder = Decoder(
-            None if config.input.format == "auto" else config.input.format,
-            limits=Limits(future_tolerance_minutes=config.input.future_tolerance_minutes),
-            deployment=config.input.deployment or None,
-        )
-        for chunk in source.chunks():
-            if chunk is None:
-                continue
-            decoder.settle(line.data for line in chunk.lines)
-            for line in chunk.lines:
-                if line.data is None:
-                    continue
-                for event in decoder.decode_all(line.data, now):
-                    if isinstance(event, Event):
-                        yield from turns_of(event)
+    for found in recorded(sources, config, now):
+        if isinstance(found, Event):
+            yield from turns_of(found)
 
 
 def _rank(turn: Turn) -> int:

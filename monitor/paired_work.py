@@ -18,6 +18,7 @@ from monitor.estimates import NORMAL_QUANTILE, Refusal, Result, enough, normal_e
 from monitor.taxonomy import K
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 FEWEST_CONVERSATIONS: Final = 50
 """Of either variant; intervals from fewer cover too seldom."""
@@ -89,22 +90,44 @@ def paired(
     if isinstance(grid, Refusal):
         return Paired(grid, grid, grid)
     times, sums, counts = grid
-    weights, strata = _left_out([list(dict.fromkeys(names)) for names, _, _ in runs])
-    s_base, s_tuned = (_entropies(w, q, n, corrected) for w, q, n in zip(weights, sums, counts, strict=True))
+    missing, strata = _left_out([list(dict.fromkeys(names)) for names, _, _ in runs])
+    s_base, s_tuned = (_entropies(m, q, n, corrected) for m, q, n in zip(missing, sums, counts, strict=True))
     held = s_base - s_tuned
     total = _jackknifed(held[:, -1], strata, "nats", "S_base(T) - S_tuned(T)")
-    rate: Result
-    if (few := enough(len(times), 3, f"times with {FEWEST_AT_A_TIME} turns of each variant")) is not None:
-        rate = few
-    else:
-        centred = times - times.mean()
-        slopes = held @ centred / (centred @ centred)
-        rate = _jackknifed(slopes, strata, f"nats/{time_unit}", "dS_base/dt - dS_tuned/dt")
+    rate = _rate(times, held, strata, f"nats/{time_unit}", "dS_base/dt - dS_tuned/dt")
     mean_base, mean_tuned = s_base.mean(axis=1), s_tuned.mean(axis=1)
     if (mean_base < _LEAST_ENTROPY).any():
         return Paired(rate, total, Refusal("the base variant may have no entropy: there is nothing to suppress"))
     share = _jackknifed(1 - mean_tuned / mean_base, strata, "share of S", "1 - mean S_tuned / mean S_base")
     return Paired(rate, total, share)
+
+
+def production(
+    run: Stressed, *, time_unit: str = "turn", corrected: Callable[[Floats], Floats] | None = None
+) -> Result:
+    """dS/dt of one variant under stress, nats per unit of time: sigma_0, where no alignment work is done.
+
+    As `paired`, of one run: least squares over the times with 5 turns, jackknife over conversations; refused with
+    fewer than 50 of these or three times.
+    """
+    checked = _checked(run, "run")
+    if isinstance(checked, Refusal):
+        return checked
+    grid = _grid([checked])
+    if isinstance(grid, Refusal):
+        return grid
+    times, sums, counts = grid
+    missing, strata = _left_out([list(dict.fromkeys(checked[0]))])
+    s = _entropies(missing[0], sums[0], counts[0], corrected)
+    return _rate(times, s, strata, f"nats/{time_unit}", "dS/dt")
+
+
+def _rate(times: Floats, s: Floats, strata: Sequence[int], units: str, what: str) -> Result:
+    """Least-squares slope over (T,) times of (samples, T) entropies."""
+    if (few := enough(len(times), 3, f"times with {FEWEST_AT_A_TIME} turns")) is not None:
+        return few
+    centred = times - times.mean()
+    return _jackknifed(s @ centred / (centred @ centred), strata, units, what)
 
 
 def _checked(run: Stressed, name: str) -> tuple[list[str], Floats, Floats] | Refusal:
@@ -144,7 +167,7 @@ def _grid(
         sums.append(np.asarray(total.reshape(len(row), cells, K), dtype=np.float64))
         turns = np.bincount(place, minlength=len(row) * cells).reshape(len(row), cells)
         counts.append(np.asarray(turns, dtype=np.float64))
-    used = np.logical_and(*((n.sum(axis=0) >= FEWEST_AT_A_TIME) for n in counts))
+    used = np.logical_and.reduce([n.sum(axis=0) >= FEWEST_AT_A_TIME for n in counts])
     if not used.any():
         return Refusal(f"no time with {FEWEST_AT_A_TIME} turns of each variant")
     cell = np.searchsorted(distinct, everything, side="right") - 1
@@ -152,33 +175,30 @@ def _grid(
     return np.asarray(times[used], dtype=np.float64), [q[:, used] for q in sums], [n[:, used] for n in counts]
 
 
-def _left_out(names: Sequence[list[str]]) -> tuple[list[Floats], list[int]]:
-    """Weights of either run's conversations, (1 + sum of strata, conversations), and the strata's sizes.
+def _left_out(names: Sequence[list[str]]) -> tuple[list[Ints], list[int]]:
+    """Which of each run's conversations is missing from a sample, -1 for none, (1 + sum of strata,); strata's sizes.
 
-    Row 0 is the whole sample; in each further row one conversation is missing, from both runs if both have it. Strata:
-    conversations of both, of the base only, of the tuned only.
+    Row 0 is the whole sample; in each further row one conversation is missing, from every run that has it. Strata:
+    conversations that all runs have, then those of one run only.
     """
-    base, tuned = names
-    shared = set(base) & set(tuned)
-    groups = [[n for n in base if n in shared], *([n for n in run if n not in shared] for run in (base, tuned))]
+    shared = set.intersection(*map(set, names))
+    groups = [[n for n in names[0] if n in shared], *([n for n in run if n not in shared] for run in names)]
     out = [name for group in groups for name in group]
-    weights: list[Floats] = []
+    missing: list[Ints] = []
     for run in names:
         column = {name: i for i, name in enumerate(run)}
-        w = np.ones((1 + len(out), len(run)))
-        for row, name in enumerate(out, start=1):
-            if name in column:
-                w[row, column[name]] = 0.0
-        weights.append(w)
-    return weights, [len(group) for group in groups if group]
+        missing.append(np.array([-1, *(column.get(name, -1) for name in out)], dtype=np.int64))
+    return missing, [len(group) for group in groups if group]
 
 
-def _entropies(weights: Floats, sums: Floats, counts: Floats, corrected: Callable[[Floats], Floats] | None) -> Floats:
-    """(samples, T) S, from (samples, conversations) weights."""
-    cells = counts.shape[1]
-    q = (weights @ sums.reshape(len(sums), -1)).reshape(-1, cells, K)
-    n = (weights @ counts)[:, :, None]
+def _entropies(missing: Ints, sums: Floats, counts: Floats, corrected: Callable[[Floats], Floats] | None) -> Floats:
+    """(samples, T) S, from which conversation is missing in each sample."""
+    out = (missing >= 0)[:, None]
+    q = sums.sum(axis=0) - sums[missing] * out[:, :, None]
+    n = (counts.sum(axis=0) - counts[missing] * out)[:, :, None]
     mean = np.where(n > 0, q / np.maximum(n, 1e-300), q[:1] / n[:1])  # a time only the one left out had
+    # what is left of a share by subtraction may lie below 0 by a rounding
+    mean = np.maximum(mean, 0.0)
     return entropy(mean if corrected is None else corrected(mean))
 
 

@@ -23,6 +23,8 @@ RELEARNED: Final = "relearned"
 """Learned anew, for a person's reason."""
 MIGRATED: Final = "migrated"
 """Carried over to other classifier weights."""
+STRESSED: Final = "stressed"
+"""Frozen from a stress run (docs/stress.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Origin:
 
     Attributes
     ----------
-    kind : LEARNED, FROZEN, RELEARNED or MIGRATED.
+    kind : LEARNED, FROZEN, RELEARNED, MIGRATED or STRESSED.
     frozen_at : event time from which it is compared with.
     created_at : when it was made: event time when the series made it itself, else the clock of who did.
     provenance : facts of its making, as plain values.

@@ -76,10 +76,11 @@ class Server:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                self.asked = json.loads(body)
                 with server._lock:
                     server._now += 1
                     server.most_at_once = max(server.most_at_once, server._now)
-                    server.requests.append({"path": self.path, "headers": self.headers, "body": json.loads(body)})
+                    server.requests.append({"path": self.path, "headers": self.headers, "body": self.asked})
                     reply = server.script.pop(0) if len(server.script) > 1 else server.script[0]
                 with suppress(OSError):
                     reply(self)

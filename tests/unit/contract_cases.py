@@ -29,7 +29,7 @@ from monitor.entropy import Calibration, Quantifier
 from monitor.estimates import Estimate, Refusal, normal_estimate
 from monitor.irreversibility import irreversibility
 from monitor.null_set import NullSet
-from monitor.paired_work import Stressed, paired
+from monitor.paired_work import Stressed, paired, production
 from monitor.relaxation import decay_rate, half_life, held_level, restoring_rate
 from monitor.simplex import SimplexSolvers
 from monitor.state import SeriesState
@@ -447,6 +447,16 @@ FIGURES: Final = (
             "one against itself": lambda: paired(stressed(1), stressed(1)),
         },
         (lambda: paired(stressed(1, 12), stressed(2, 12)), r"not enough conversations \(base\): 12 of 50"),
+    ),
+    Figure(
+        "monitor.paired_work.production",
+        lambda seed: production(stressed(seed)),
+        {
+            "NaN": lambda: production(stressed_with(NAN)),
+            "off the simplex": lambda: production(stressed_with([0.5, 0.6, 0, 0, 0])),
+            "no turn": lambda: production(Stressed([], [], [])),
+        },
+        (lambda: production(stressed(1, 12)), r"not enough conversations \(run\): 12 of 50"),
     ),
     Figure(
         "monitor.irreversibility.irreversibility",
