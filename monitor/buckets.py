@@ -57,6 +57,8 @@ _W2QQ = slice(_W2Q.stop, _W2Q.stop + K * (K + 1) // 2)
 _HARD = slice(_W2QQ.stop, _W2QQ.stop + K)
 _LEVELS = slice(_HARD.stop, _HARD.stop + len(FEATURES) * len(LEVELS))
 SIZE: Final = _LEVELS.stop
+MIXTURE_SIZE: Final = _LEVELS.start
+"""So many sums, the first ones, are all that a mixture is estimated from; the others are the detectors'."""
 
 
 def to_fixed_point(probabilities: Floats) -> Ints:

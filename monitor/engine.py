@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifiers.api import Classifier
-from monitor.buckets import Q_UNIT, Ints, Sums, to_fixed_point, turn_terms
+from monitor.buckets import MIXTURE_SIZE, Q_UNIT, Ints, Sums, to_fixed_point, turn_terms
+from monitor.label_sums import MINUTES_PER_HOUR, WITHOUT, LabelSums, place_of, value_of
 from monitor.transcript import Event, SecondJudgements, Turn, minute_of, turns_of
 
 Floats = NDArray[np.float64]
@@ -100,3 +101,45 @@ def fold(judged: Judged, rows: Sequence[int]) -> dict[tuple[SeriesKey, int], Sum
     for i in rows:
         members.setdefault((judged.series[i], judged.minutes[i]), []).append(i)
     return {key: Sums.of(judged.terms[which]) for key, which in members.items()}
+
+
+def fold_labels(judged: Judged, rows: Sequence[int], labels: Sequence[str]) -> dict[tuple[SeriesKey, int], LabelSums]:
+    """Add the chosen rows up by (series, first minute of the hour) and the values of `labels`.
+
+    A label that splits the series has but one value in each, and is left out.
+    """
+    if not labels:
+        return {}
+    # hour -> (place of its total, label -> value -> place), places counting in order of arrival
+    hours: dict[tuple[SeriesKey, int], tuple[int, dict[str, dict[str | None, int]]]] = {}
+    places, at, of = 0, list[int](), list[int]()
+    for i in rows:
+        hour = judged.series[i], judged.minutes[i] // MINUTES_PER_HOUR
+        if hour not in hours:
+            split = {label for label, _ in judged.series[i].labels}
+            hours[hour] = places, {label: {} for label in labels if label not in split}
+            places += 1
+        total, own = hours[hour]
+        at.append(total)
+        of.append(i)
+        for label, value in (judged.turns[i].event.labels or {}).items():
+            have = own.get(label)
+            if have is None or value == WITHOUT:
+                continue
+            place = have.get(value)
+            if place is None:
+                kept = place_of(value_of(value), have)
+                place = have.setdefault(kept, places)
+                places += place == places
+            at.append(place)
+            of.append(i)
+    order = np.argsort(at, kind="stable")
+    starts = np.searchsorted(np.array(at)[order], np.arange(places))
+    sums = np.add.reduceat(judged.terms[np.array(of)[order], :MIXTURE_SIZE], starts, axis=0).tolist() if at else []
+    return {
+        (series, hour * MINUTES_PER_HOUR): LabelSums(
+            sums[total], {label: {value: sums[k] for value, k in have.items()} for label, have in own.items()}
+        )
+        for (series, hour), (total, own) in hours.items()
+        if own
+    }

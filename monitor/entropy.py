@@ -6,6 +6,7 @@ mean is inverted through the classifier's confusion: E[q] = C^T p, with p on the
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import Final
@@ -62,11 +63,17 @@ def entropy(p: Floats) -> Floats:
 
 def kl_divergence(p: Floats, q: Floats) -> float:
     """KL(p || q) in nats; infinite where p puts mass on what q excludes."""
-    p, q = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)
+    return float(kl_divergences(p, q))
+
+
+def kl_divergences(p: Floats, q: Floats) -> Floats:
+    """KL(p || q) in nats along the last axis of arrays that broadcast."""
+    p, q = np.broadcast_arrays(np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64))
     seen = p > 0
-    if (q[seen] <= 0).any():
-        return float("inf")
-    return max(0.0, float((p[seen] * np.log(p[seen] / q[seen])).sum()))
+    excluded = (seen & (q <= 0)).any(axis=-1)
+    # two logarithms, not one of a quotient: p / q may overflow
+    terms = p * (np.log(np.where(seen, p, 1.0)) - np.log(np.where(seen & (q > 0), q, 1.0)))
+    return np.asarray(np.where(excluded, np.inf, np.maximum(terms.sum(axis=-1), 0.0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,12 +321,24 @@ class Quantifier:
         )
         return earlier, later
 
+    def together(self, windows: Sequence[Sums]) -> Floats:
+        """(windows, draws, 5) mixtures of windows that share no turns, under the same draw of the confusion each."""
+        noise = np.random.default_rng(len(windows)).standard_normal((len(windows), len(self._starts), K))
+        return np.stack(
+            [self._solve(self._solvers, self._means(s, z), self._starts) for s, z in zip(windows, noise, strict=True)]
+        )
+
     def inverted(self, mean: Floats, covariance: Floats) -> Floats:
         """(draws, 5) mixtures behind a mean answer (5,) of this classifier known with a covariance (5, 5).
 
         For a mean that was not taken over all turns, such as the accurate tier's by prediction-powered inference.
         """
         return self._solve(self._solvers, mean + self._noise[0] @ _root(covariance).T, self._starts)
+
+    def inverse(self, draw: int | None = None) -> Callable[[Floats], Floats]:
+        """The map from (..., 5) mean answers to shares: under one draw of the confusion, or (None) under their mean."""
+        solvers = self._at_mean if draw is None else self._solvers.only(np.array([draw]))
+        return lambda q: solvers.solve(q.reshape(-1, K)).reshape(q.shape)
 
     def _means(self, sums: Sums, noise: Floats) -> Floats:
         """(draws, 5) redrawn means of the probabilities."""

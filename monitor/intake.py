@@ -110,6 +110,7 @@ class Intake:
         self._config = config
         self._judge = judge
         self._observer = observer
+        self._labels = config.labels()
         self._key = hash_key(engine)
         # by the database's own key: whoever chooses conversation ids must not choose whether they are watched
         self._excerpts = Excerpts(config.input)
@@ -124,7 +125,12 @@ class Intake:
     def writer(self, offset: Offset) -> ChunkWriter:
         chosen = self._config.input
         return ChunkWriter(
-            self.engine, offset, hash_key=self._key, series_by=chosen.series_by, max_series=chosen.max_series
+            self.engine,
+            offset,
+            hash_key=self._key,
+            series_by=chosen.series_by,
+            max_series=chosen.max_series,
+            labels=self._labels,
         )
 
     @property

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import Connection, Engine
 
 from alerts.reasons import VALUE_DRIFT, alert_id, explain, interval_values, joined_values, known_moves
+from alerts.rulebook import compile_rules
 from alerts.severity import severities
 from classifiers.api import Classifier
 from monitor.baseline import Baseline, BaselineRule
@@ -21,6 +22,7 @@ from monitor.config import Config
 from monitor.entropy import Quantifier
 from monitor.errors import StoreError
 from monitor.multiplicity import PAGE
+from monitor.readings import READINGS, Reading, Wanted, read_off
 from monitor.rules import RULES, broken
 from monitor.state import SeriesState
 from monitor.store import reads
@@ -40,6 +42,7 @@ from monitor.trajectory import (
     points_due_before,
 )
 from monitor.transcript import minute_of, time_of
+from monitor.where import where
 
 ONSET_HORIZON_MINUTES: Final = 28 * MINUTES_PER_DAY
 """An onset is sought no further back: it bounds what is read at an alarm."""
@@ -81,12 +84,14 @@ class Stepper:
     version: str
     rule: BaselineRule
     settings: Settings
+    wanted: Wanted = READINGS
 
     @classmethod
     def of(cls, engine: Engine, classifier: Classifier, config: Config) -> Stepper:
         """The one for a classifier and the settings. Raises ConfigError where a setting is wrong."""
         quantifier = Quantifier(classifier.calibration)
-        return cls(engine, quantifier, classifier.version, config.baseline_rule(), config.trajectory())
+        wanted = Wanted(kappa=not {"kappa", "half_life"}.isdisjoint(compile_rules(config.alerts).metrics))
+        return cls(engine, quantifier, classifier.version, config.baseline_rule(), config.trajectory(), wanted)
 
     def step(self, closed_until: int | None = None) -> list[News]:
         """Advance all series over the buckets before minute `closed_until` (None: all).
@@ -219,9 +224,16 @@ class Stepper:
                         for k, a in alerts.items()
                     }
         rule = None if begins_anew else VALUE_DRIFT
-        made = Stepped(state, points, learned, list(alerts.values()), resolved_at, rule)
+        readings = self._readings(series.id, state, points)
+        made = Stepped(state, points, learned, list(alerts.values()), resolved_at, rule, readings)
         commit_step(self.engine, series.id, stored, made)
         return list(alerts.values())
+
+    def _readings(self, series_id: int, state: SeriesState, points: Sequence[Point]) -> dict[str, Reading] | None:
+        if not points:
+            return None
+        with self.engine.connect() as connection:
+            return read_off(connection, series_id, state, points, self.settings, self.wanted)
 
     def _alert(
         self, series: reads.StoredSeries, alarm: Alarm, baseline: Baseline, pending: Collection[Alert]
@@ -242,6 +254,8 @@ class Stepper:
             telling = reads.telling_turns(
                 connection, series.id, self.version, finding.behaviour, finding.onset, finding.raised_at
             )
+            moved, times = finding.values["directions"], (finding.onset, finding.raised_at)
+            carriers = where(connection, series.id, self.version, baseline, quantifier, moved, *times)
         if standing is not None:
             joined = [*standing.values["joined"], joined_values(finding, telling)]
             return replace(standing, values=standing.values | {"joined": joined})
@@ -256,7 +270,7 @@ class Stepper:
             onset_lo=finding.onset_lo,
             onset_hi=finding.onset_hi,
             reason=finding.reason,
-            values=finding.values | {"joined": []},
+            values=finding.values | {"where": carriers, "joined": []},
             telling_turns=telling,
         )
 

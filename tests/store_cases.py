@@ -17,6 +17,8 @@ from monitor.transcript import Event, Message, SecondJudgements, Turn, minute_of
 START = datetime(2026, 3, 31, 23, 30, tzinfo=UTC)
 VERSION = "v1"
 KEY = b"k" * 32
+LABELS = ("route", "language", "region")
+"""Followed by `writer`; no event has the last one."""
 
 
 def events(seed: int, n: int, *, series: int = 5, first: int = 0, step_seconds: float = 7.0) -> list[Event]:
@@ -30,6 +32,7 @@ def events(seed: int, n: int, *, series: int = 5, first: int = 0, step_seconds: 
             model="model",
             conversation_id=f"conversation-{i}",
             messages=(Message("user", "question"), Message("assistant", f"answer {i}")),
+            labels={"route": f"/{(first + i) % 7}"} | ({"language": "de"} if i % 4 else {}),
             sample_rate=float(rng.choice([1.0, 0.3, 1 / MAX_WEIGHT])),
         )
         for i in range(n)
@@ -62,7 +65,8 @@ def review_of(event: Event) -> StoredReview:
 
 
 def writer(engine: Engine, source: str, max_series: int = 100) -> ChunkWriter:
-    return ChunkWriter(engine, open_offset(engine, source), hash_key=KEY, series_by=(), max_series=max_series)
+    offset = open_offset(engine, source)
+    return ChunkWriter(engine, offset, hash_key=KEY, series_by=(), max_series=max_series, labels=LABELS)
 
 
 def write(to: ChunkWriter, some: list[Event], *, known: frozenset[str] = frozenset()) -> None:

@@ -1,4 +1,4 @@
-"""Retention: what is older than its limit goes, and old buckets become coarser (docs/database.md).
+"""Retention: what is older than its limit goes, and old sums become coarser (docs/database.md).
 
 On PostgreSQL `turns`, `turn_texts` and `points` go by whole months. All else, and texts of the month that is not over,
 goes in batches, each a transaction of its own and so short that no writer waits long. Killed anywhere, what was done is
@@ -7,10 +7,10 @@ done, and the next run does the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
@@ -22,36 +22,25 @@ from sqlalchemy import (
     Table,
     bindparam,
     delete,
-    distinct,
     exists,
     func,
+    or_,
     select,
     tuple_,
 )
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from monitor.buckets import Sums
 from monitor.config import Limits
-from monitor.state import SeriesState
-from monitor.steps import ONSET_HORIZON_MINUTES
 from monitor.store import schema
-from monitor.store.database import insert, writing
+from monitor.store.bucket_rows import BUCKETS, LABEL_SUMS
+from monitor.store.coarser import Part, batch, parts
 from monitor.store.partitions import drop_before, make_ahead, month_after, month_of, months
-from monitor.store.reads import bucket_versions
 from monitor.store.retry import reading, retrying
-from monitor.trajectory import MINUTES_PER_DAY
-from monitor.transcript import minute_of
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 BATCH_ROWS: Final = 5000
 """Rows of one transaction: a fraction of a second."""
-MINUTES_PER_HOUR: Final = 60
 _LOCK_TIMEOUT: Final = "55P03"
 _UNDEFINED_TABLE: Final = "42P01"
-_MERGE_LOCK: Final = 0x76616C7566
-"""PostgreSQL advisory lock under which buckets become coarser; an arbitrary number of our own."""
 
 
 @dataclass(slots=True)
@@ -95,25 +84,14 @@ def prune(
         keys_before = min(keys_before, _oldest_kept(engine, turns_before, out) - limits.ahead)
         out.rows["event_keys"] = _event_keys(engine, keys_before, batch_rows, dry_run)
     for part in _parts(engine):
-        for grain in part.grains(limits, now):
-            for merged, into in [grain.count(engine)] if dry_run else grain.merge(engine, batch_rows):
-                out.merged += merged
-                out.into += into
+        for merged, into in part.coarsen(engine, limits, now, batch_rows, dry_run=dry_run):
+            out.merged += merged
+            out.into += into
     return out
 
 
 def _read(engine: Engine, query: Select[Any]) -> Sequence[Row[Any]]:
     return reading(engine, lambda connection: connection.execute(query).all())
-
-
-def _batch(engine: Engine, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """A transaction of its own, again when it collides: it finds out itself what is left to do."""
-
-    def attempt() -> T:
-        with writing(engine) as connection:
-            return work(connection, *args, **kwargs)
-
-    return retrying(engine, attempt)
 
 
 def _execute(connection: Connection, statement: Delete, parameters: Sequence[dict[str, Any]] = ()) -> int:
@@ -190,7 +168,7 @@ class _Old:
                 return gone
             last = tuple(found[-1])
             taken = delete(self.table).where(*where, tuple_(*self.order) <= last)
-            gone += _batch(engine, _execute, taken)
+            gone += batch(engine, _execute, taken)
 
 
 def _old(engine: Engine, limits: Limits, now: datetime, turns_before: datetime | None) -> Iterator[_Old]:
@@ -215,11 +193,27 @@ def _old(engine: Engine, limits: Limits, now: datetime, turns_before: datetime |
     alerts_before = _before(now, limits.alerts)
     if alerts_before is not None:
         yield _Old(a, (a.c.firing.is_(False), a.c.resolved_at < alerts_before), (a.c.id,))
-    buckets_before = _before(now, limits.buckets)
-    for part in _parts(engine) if buckets_before is not None else ():
-        assert buckets_before is not None
-        before = _floor(min(minute_of(buckets_before), part.settled), MINUTES_PER_DAY)
-        yield _Old(part.table, (*part.where, part.table.c.minute < before), (part.table.c.minute, part.table.c.shard))
+        yield from _old_on_call(alerts_before)
+    sums_before = {BUCKETS.table.name: _before(now, limits.buckets), LABEL_SUMS.table.name: _before(now, limits.labels)}
+    for part in _parts(engine) if any(sums_before.values()) else ():
+        before, s = sums_before[part.table.name], part.table
+        if before is not None:
+            yield _Old(s, (*part.where, s.c.minute < part.before(before)), (s.c.minute, s.c.shard))
+
+
+def _old_on_call(before: datetime) -> Iterator[_Old]:
+    """What was decided and sent about alerts that are gone, and silences as old."""
+    a, e, o = schema.alerts, schema.alert_events, schema.outbox
+    stays = exists().where(or_(a.c.firing, a.c.resolved_at >= before))
+    yield _Old(e, (e.c.at < before, ~stays.where(a.c.id == e.c.alert_id)), (e.c.at, e.c.id))
+    yield _Old(o, (o.c.created_at < before, ~stays.where(a.c.id == o.c.alert_id)), (o.c.target, o.c.alert_id))
+    s, m = schema.silences, schema.alert_states
+    yield _Old(s, (s.c.ends_at < before,), (s.c.ends_at, s.c.id))
+    yield _Old(m, (m.c.state == "inactive", m.c.changed_at < before), (m.c.rule, m.c.series_id))
+
+
+def _parts(engine: Engine) -> list[Part[Any]]:
+    return [*parts(engine, BUCKETS), *parts(engine, LABEL_SUMS)]
 
 
 def _orphans(engine: Engine, table: Table, batch_rows: int, dry_run: bool, turns_before: datetime | None) -> int:
@@ -243,7 +237,7 @@ def _orphans(engine: Engine, table: Table, batch_rows: int, dry_run: bool, turns
         without = [{"id": event_id, "place": place} for event_id, place in page if (event_id, place) not in have]
         gone += len(without)
         if without and not dry_run:
-            _batch(engine, _execute, orphan, without)
+            batch(engine, _execute, orphan, without)
 
 
 def _event_keys(engine: Engine, before: datetime, batch_rows: int, dry_run: bool) -> int:
@@ -265,7 +259,7 @@ def _event_keys(engine: Engine, before: datetime, batch_rows: int, dry_run: bool
             if not dry_run:
                 taken = delete(t).where(t.c.seen_at <= last)
                 taken = taken if after is None else taken.where(t.c.seen_at > after)
-                _batch(engine, _execute, taken)
+                batch(engine, _execute, taken)
             after = last
     return gone
 
@@ -280,143 +274,3 @@ def _slices(instants: Iterable[tuple[datetime, int]], most: int) -> Iterator[tup
         held = (at, rows + (0 if held is None else held[1]))
     if held is not None:
         yield held
-
-
-# --- buckets become coarser
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Buckets of a series and a classifier version.
-
-    `settled` is the minute before which no step will read again: the detectors have been past it, and neither the
-    longest window nor the search for an onset reaches back so far. Only of the `current` version is that for good: a
-    series that is given its earlier weights again is stepped again, which whole hours allow and days do not.
-    """
-
-    series_id: int
-    version: str
-    settled: int
-    current: bool
-
-    table = schema.buckets
-
-    @property
-    def where(self) -> tuple[ColumnElement[bool], ...]:
-        return self.table.c.series_id == self.series_id, self.table.c.classifier_version == self.version
-
-    def grains(self, limits: Limits, now: datetime) -> Iterator[_Grain]:
-        days_before = 0
-        if limits.hours_after is not None and self.current:
-            days_before = _floor(min(minute_of(now - limits.hours_after), self.settled), MINUTES_PER_DAY)
-            yield _Grain(self, MINUTES_PER_DAY, schema.DAY_SHARD, 0, days_before)
-        if limits.minutes_after is not None:
-            before = _floor(min(minute_of(now - limits.minutes_after), self.settled), MINUTES_PER_HOUR)
-            yield _Grain(self, MINUTES_PER_HOUR, schema.HOUR_SHARD, days_before, before)
-
-
-@dataclass(frozen=True, slots=True)
-class _Grain:
-    """Buckets with start <= minute < before that are to become rows of `minutes`, under the number `shard`."""
-
-    part: _Part
-    minutes: int
-    shard: int
-    start: int
-    before: int
-
-    @property
-    def _finer(self) -> tuple[ColumnElement[bool], ...]:
-        t = self.part.table
-        return *self.part.where, t.c.minute >= self.start, t.c.minute < self.before, t.c.shard > self.shard
-
-    def count(self, engine: Engine) -> tuple[int, int]:
-        """(finer rows, coarser rows they would become)."""
-        minute = self.part.table.c.minute
-        query = select(func.count(), func.count(distinct(minute // self.minutes))).where(*self._finer)
-        with engine.connect() as connection:
-            finer, coarser = connection.execute(query).one()
-        return finer, coarser
-
-    def merge(self, engine: Engine, batch_rows: int) -> Iterator[tuple[int, int]]:
-        """Yields the same for each batch. Which rows share a batch does not matter: sums of integers are exact."""
-        start: int | None = self.start
-        while start is not None:
-            finer, coarser, start = _batch(engine, self._merge_batch, start, batch_rows)
-            yield finer, coarser
-
-    def _merge_batch(self, connection: Connection, start: int, batch_rows: int) -> tuple[int, int, int | None]:
-        """(finer rows, coarser rows, minute to go on from or None) of the first rows from minute `start` on."""
-        t = self.part.table
-        order = (t.c.minute, t.c.shard)
-        if connection.dialect.name == "postgresql":
-            connection.execute(select(func.pg_advisory_xact_lock(_MERGE_LOCK)))
-        # in the order in which writers lock theirs. What a writer adds meanwhile is either waited for, or waits itself
-        # and finds its row gone: it then makes a new one, for the next time
-        page = select(*order).where(*self._finer, t.c.minute >= start).order_by(*order).limit(batch_rows)
-        found = connection.execute(page.with_for_update()).all()
-        if not found:
-            return 0, 0, None
-        taken = delete(t).where(*self._finer, t.c.minute >= start, tuple_(*order) <= tuple(found[-1]))
-        finer = connection.execute(taken.returning(t.c.minute, t.c.sums)).all()
-        return len(finer), self._add(connection, finer), found[-1].minute
-
-    def _add(self, connection: Connection, finer: Sequence[Any]) -> int:
-        t = self.part.table
-        added: dict[int, Sums] = {}
-        for minute, packed in finer:
-            begin = _floor(minute, self.minutes)
-            added[begin] = added.get(begin, Sums.zero()) + Sums.unpack(packed)
-        have = connection.execute(
-            select(t.c.minute, t.c.sums).where(*self.part.where, t.c.shard == self.shard, t.c.minute.in_(added))
-        )
-        fresh = set(added)
-        for minute, packed in have:
-            added[minute] = added[minute] + Sums.unpack(packed)
-            fresh.discard(minute)
-        upsert = insert(t, connection)
-        connection.execute(
-            upsert.on_conflict_do_update(
-                index_elements=[c.name for c in t.primary_key],
-                set_={"n": upsert.excluded.n, "sums": upsert.excluded.sums},
-            ),
-            [
-                {
-                    "series_id": self.part.series_id,
-                    "classifier_version": self.part.version,
-                    "minute": minute,
-                    "shard": self.shard,
-                    "n": sums.n,
-                    "sums": sums.pack(),
-                }
-                for minute, sums in sorted(added.items())
-            ],
-        )
-        return len(fresh)
-
-
-def _parts(engine: Engine) -> list[_Part]:
-    p, s = schema.points, schema.series
-    parts: list[_Part] = []
-    with engine.connect() as connection:
-        for series_id, packed in connection.execute(select(s.c.id, s.c.state).order_by(s.c.id)).all():
-            state = None if packed is None else SeriesState.unpack(packed)
-            for version in bucket_versions(connection, series_id):
-                current = state is not None and state.classifier_version == version
-                if state is not None and current:
-                    upto = state.next_minute
-                else:
-                    stepped = (
-                        select(p.c.t)
-                        .where(p.c.series_id == series_id, p.c.classifier_version == version)
-                        .order_by(p.c.t.desc())
-                        .limit(1)
-                    )
-                    newest = connection.execute(stepped).scalar_one_or_none()
-                    upto = 0 if newest is None else minute_of(newest)
-                parts.append(_Part(series_id, version, upto - ONSET_HORIZON_MINUTES, current))
-    return parts
-
-
-def _floor(minute: int, grain: int) -> int:
-    return minute // grain * grain

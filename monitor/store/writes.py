@@ -14,10 +14,10 @@ from sqlalchemy import Connection, Engine, bindparam, func, select, text, tuple_
 from sqlalchemy.exc import IntegrityError
 
 from monitor.buckets import Q_UNIT, to_fixed_point
-from monitor.engine import Judged, SeriesKey, fold, series_of
+from monitor.engine import Judged, SeriesKey, fold, fold_labels, series_of
 from monitor.errors import StoreError
 from monitor.store import schema
-from monitor.store.bucket_rows import add_to_buckets
+from monitor.store.bucket_rows import BUCKETS, LABEL_SUMS, add_to_rows
 from monitor.store.bulk import Rows, Values
 from monitor.store.database import insert, shown, writing
 from monitor.store.partitions import ensure_months, forget_made, month_of
@@ -154,19 +154,30 @@ class _NotAsExpected(Exception):
 
 
 class ChunkWriter:
-    """Stores chunks of one source: ledger, turns, buckets, dead letters and the offset in ONE transaction each.
+    """Stores chunks of one source: ledger, turns, sums, dead letters and the offset in ONE transaction each.
 
     Killed anywhere, what was committed is counted once and the rest not at all. Two writers of one source are told
     apart by the offset, which each must find as it left it. Writers of different sources never wait for each other in
     a circle: each takes its own offset, then ids of events in order, then rows that are its own.
     """
 
-    def __init__(self, engine: Engine, offset: Offset, *, hash_key: bytes, series_by: Sequence[str], max_series: int):
+    def __init__(
+        self,
+        engine: Engine,
+        offset: Offset,
+        *,
+        hash_key: bytes,
+        series_by: Sequence[str],
+        max_series: int,
+        labels: Sequence[str] = (),
+    ) -> None:
+        """`labels` are those whose values have sums of their own (monitor.label_sums)."""
         self._engine = engine
         self.offset = offset
         self._hash_key = hash_key
         self._series_by = series_by
         self._max_series = max_series
+        self._labels = labels
         self._series_ids: dict[SeriesKey, int] = {}
 
     def write(
@@ -291,8 +302,11 @@ class ChunkWriter:
         kept = self._keep(connection, letters)
         if judged is not None and turns is not None:
             with turns.adding():
-                sums = {(self._series_ids[k], minute): s for (k, minute), s in fold(judged, rows).items()}
-            add_to_buckets(connection, sums, judged.version, shard=self.offset.id)
+                sums = {(self._series_ids[k], at): s for (k, at), s in fold(judged, rows).items()}
+                of_labels = fold_labels(judged, rows, self._labels)
+                by_label = {(self._series_ids[k], at): s for (k, at), s in of_labels.items()}
+            add_to_rows(connection, BUCKETS, sums, judged.version, shard=self.offset.id)
+            add_to_rows(connection, LABEL_SUMS, by_label, judged.version, shard=self.offset.id)
             self._store_second(connection, judged, rows)
             said = [asdict(r) for r in reviews if r.event_id in new]
             if said:
