@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_origin
 
 import msgspec
 
+from alerts.settings import Alerts
 from classifiers.judge_prompt import JudgeSettings
 from monitor.baseline import BaselineRule
 from monitor.errors import ConfigError
+from monitor.label_sums import MOST_LABELS
+from monitor.setting_names import check_nested, unknown
 from monitor.trajectory import Settings as TrajectorySettings
+from monitor.transcript import MAX_NAME
 
 DEFAULT_FILE: Final = Path("valuedrift.toml")
 _PREFIX: Final = "VALUEDRIFT_"
 _FILE_VARIABLE: Final = "VALUEDRIFT_CONFIG"
-_TEST_PREFIX: Final = "VALUEDRIFT_TEST_"
+_OTHERS: Final = ("VALUEDRIFT_TEST_", "VALUEDRIFT_SECRET_")
+"""Beginnings of names that are no settings; secrets are named by `env:VALUEDRIFT_SECRET_...` in a target's settings."""
 API_KEYS: Final = "VALUEDRIFT_API_KEYS"
+STRESS_KEY: Final = "VALUEDRIFT_STRESS_API_KEY"
 KAFKA_PASSWORD: Final = "VALUEDRIFT_KAFKA_SASL_PASSWORD"
 KAFKA_KEY_PASSWORD: Final = "VALUEDRIFT_KAFKA_SSL_KEY_PASSWORD"
 _NOT_SETTINGS: Final = frozenset(
-    {_FILE_VARIABLE, JudgeSettings().api_key_variable, "VALUEDRIFT_CACHE", API_KEYS, KAFKA_PASSWORD, KAFKA_KEY_PASSWORD}
+    {
+        _FILE_VARIABLE,
+        JudgeSettings().api_key_variable,
+        "VALUEDRIFT_CACHE",
+        API_KEYS,
+        STRESS_KEY,
+        KAFKA_PASSWORD,
+        KAFKA_KEY_PASSWORD,
+    }
 )
 """Variables with a meaning of their own: this file's name, secrets, the accurate tier's cache folder."""
 
@@ -85,6 +98,8 @@ class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hours_after: str = "365d"
     """Older hour buckets become day buckets; at least as long as `minutes_after`."""
     buckets: str = ""
+    labels: str = "400d"
+    """Sums by label value; never longer than `buckets`."""
     points: str = ""
     """The trajectory; at least as long as `buckets`."""
 
@@ -101,6 +116,7 @@ class Limits:
     minutes_after: timedelta | None
     hours_after: timedelta | None
     buckets: timedelta | None
+    labels: timedelta | None
     points: timedelta | None
     ahead: timedelta
     """How far an event's time may be ahead of the clock that sees it."""
@@ -131,6 +147,17 @@ class Monitor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Twice the rate at which aligned log-odds decay unheld, 1/day: gives gamma_eff and the margin; 0: not known."""
     sigma_0: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 0.0
     """Nats/day that S gains where no alignment work is done: gives sigma_0 - dS/dt; 0: not known."""
+    labels: tuple[str, ...] = (
+        "prompt_name",
+        "prompt_version",
+        "route",
+        "language",
+        "environment",
+        "release",
+        "version",
+        "provider",
+    )
+    """Labels whose values a change is traced to, 8 at most; their values are kept as text (docs/privacy.md)."""
 
 
 class Kafka(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -199,8 +226,8 @@ class Serve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A database that is away so long turns requests away, until it is back."""
     retry_after_seconds: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 2.0
     """What is turned away is asked to come again after so long."""
-    step_seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 10.0
-    """How often series are moved on and alerts raised."""
+    step_seconds: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 10.0
+    """How often series are moved on and alerts raised; 0: never, for the workers of the same database do."""
 
 
 class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -250,6 +277,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     worker: Worker = Worker()
     classifier: Classifier = Classifier()
     judge: JudgeSettings = JudgeSettings()
+    alerts: Alerts = Alerts()
 
     def baseline_rule(self) -> BaselineRule:
         return BaselineRule.parse(self.monitor.baseline)
@@ -268,7 +296,19 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 )
         if limits.turns is not None and (limits.texts is None or limits.texts > limits.turns):
             limits = replace(limits, texts=limits.turns)
+        if limits.buckets is not None and (limits.labels is None or limits.labels > limits.buckets):
+            limits = replace(limits, labels=limits.buckets)
         return limits
+
+    def labels(self) -> tuple[str, ...]:
+        """`monitor.labels`. Raises ConfigError where there are too many, or one has no name."""
+        labels = tuple(dict.fromkeys(self.monitor.labels))
+        if len(labels) > MOST_LABELS or not all(0 < len(label) <= MAX_NAME for label in labels):
+            raise ConfigError(
+                f"monitor.labels may name {MOST_LABELS} labels of 1 to {MAX_NAME} characters, not {len(labels)}: "
+                "sums are kept for every value of each"
+            )
+        return labels
 
     def trajectory(self) -> TrajectorySettings:
         """Raises ConfigError on a promise that cannot be kept."""
@@ -323,13 +363,14 @@ def load(
     values = _read(named or DEFAULT_FILE, must_exist=named is not None)
     _check_names(values)
     for name, text in environment.items():
-        other = name in _NOT_SETTINGS or name.startswith(_TEST_PREFIX)
+        other = name in _NOT_SETTINGS or name.startswith(_OTHERS)
         if name.startswith(_PREFIX) and not other:
             section, key = _from_variable(name)
             values.setdefault(section, {})[key] = _typed(section, key, text, name)
     for (section, key), value in (options or {}).items():
         if value is not None:
             values.setdefault(section, {})[key] = value
+    check_nested(values, Config)
     try:
         return msgspec.convert(values, Config)
     except msgspec.ValidationError as e:
@@ -355,32 +396,31 @@ def _check_names(values: dict[str, Any]) -> None:
     known = {f"{s}.{k}" for s, keys in _sections().items() for k in keys}
     for section, content in values.items():
         if section not in _sections():
-            raise _unknown(f"section [{section}]", section, _sections())
+            raise unknown(f"section [{section}]", section, _sections())
         if not isinstance(content, dict):
             raise ConfigError(f"configuration: {section} is a section, write [{section}]")
         for key in content:
             if f"{section}.{key}" not in known:
-                raise _unknown(f"key {section}.{key}", f"{section}.{key}", known)
+                raise unknown(f"key {section}.{key}", f"{section}.{key}", known)
 
 
 def _from_variable(name: str) -> tuple[str, str]:
     known = {f"{_PREFIX}{s}_{k}".upper(): (s, k) for s, keys in _sections().items() for k in keys}
     if name not in known:
-        raise _unknown(f"environment variable {name}", name, known)
+        raise unknown(f"environment variable {name}", name, known)
     return known[name]
-
-
-def _unknown(what: str, name: str, known: Mapping[str, Any] | set[str]) -> ConfigError:
-    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)
-    return ConfigError(f"unknown configuration {what}; did you mean {near[0]}?")
 
 
 def _typed(section: str, key: str, text: str, name: str) -> Any:
     kind = _sections()[section][key]
+    if kind != tuple[str, ...] and get_origin(kind) in (dict, tuple):
+        try:
+            return msgspec.json.decode(text)
+        except msgspec.DecodeError as e:
+            # not what it holds: it may be a secret that has no business there
+            raise ConfigError(f"{name} must be JSON: {e}") from e
     value: Any = [part for part in text.split(",") if part] if kind == tuple[str, ...] else text
     try:
-        if kind == dict[str, str]:
-            return msgspec.json.decode(text, type=kind)
         return msgspec.convert(value, kind, strict=False)
-    except msgspec.DecodeError as e:
+    except msgspec.ValidationError as e:
         raise ConfigError(f"{name}={text!r}: {e}") from e
