@@ -66,6 +66,7 @@ def work_of(
     sigma_0: float,
     *,
     fits: bool = True,
+    kappa: bool = True,
 ) -> Work:
     """Figures of the last point and of the points before it.
 
@@ -76,10 +77,11 @@ def work_of(
     lambda_max_per_day, sigma_0 : 1/day and nats/day; 0 where not known.
     fits : whether the calibration explains the answers on the baseline by a healthy mixture. Where it does not,
         intervals of the aligned share hold it in 11 of 29 simulated deployments, and nothing is told from it.
+    kappa : whether kappa is wanted, which costs more than all the rest.
     """
     minutes, points = _disjoint(windows)
     gamma, spare = _held(points, minutes, lambda_max_per_day) if fits else (_MISFIT, _MISFIT)
-    kappa = _return(points, minutes)
+    returns = _return(points, minutes) if kappa else Refusal("not asked for")
     return Work(
         depth=depth(*_interval(now)) if fits else _MISFIT,
         gamma=gamma,
@@ -88,8 +90,8 @@ def work_of(
         running=running(sigma_0, 0.0, Slope(now["ds_dt"], now["ds_dt_se"]))
         if sigma_0 > 0
         else Refusal("monitor.sigma_0 is not set"),
-        kappa=kappa,
-        half_life=half_life(kappa),
+        kappa=returns,
+        half_life=half_life(returns),
         points=len(points),
         window_minutes=minutes,
     )
@@ -191,6 +193,7 @@ def work_values(
     settings: Settings,
     *,
     fits: bool = True,
+    kappa: bool = True,
 ) -> dict[str, Any]:
     """Alignment work as plain values, and a line for people.
 
@@ -199,12 +202,12 @@ def work_values(
     now : the last point.
     since : event time from which the baseline that is in force is; points before it were estimated without it, so
         that S and L step there for no reason in the traffic. None takes all.
-    fits : as in `work_of`.
+    fits, kappa : as in `work_of`.
     """
     oldest = now["t"] - timedelta(days=DAYS + 1)
     after = oldest if since is None else max(since, oldest)
     windows = {m: reads.points(connection, series_id, version, m, after=after) for m in _WINDOWS}
-    work = work_of(now, windows, settings.lambda_max_per_day, settings.sigma_0_nats_per_day, fits=fits)
+    work = work_of(now, windows, settings.lambda_max_per_day, settings.sigma_0_nats_per_day, fits=fits, kappa=kappa)
     return {
         "depth": _value(work.depth),
         "gamma_eff": _value(work.gamma),

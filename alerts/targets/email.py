@@ -1,0 +1,206 @@
+"""E-mail through an SMTP server: text and HTML of the same, with the trace as a picture inside.
+
+A message's id follows from the notices' ids and revisions, so that one that is sent again is the same message, and all
+refer to their alerts' first, so that mail programs show an alert as one thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import smtplib
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime
+from typing import Final, cast
+
+from alerts.notice import Notice
+from alerts.targets.base import Outcome
+from alerts.targets.mail_page import page
+from alerts.targets.settings import Email, Values
+from alerts.targets.text import brief, harmless, plain, subject
+from alerts.trace_plot import trace_png
+from monitor.errors import ConfigError
+from monitor.outgoing import is_loopback
+from streams.reasons import printable
+
+MOST_TOGETHER: Final = 50
+"""Alerts that are told of in one message; of more, the number."""
+LONGEST_SUBJECT: Final = 200
+LONGEST_ANSWER: Final = 200
+"""Characters of a server's answer that go into a reason."""
+SEND_SECONDS: Final = 40.0
+"""Of a whole message once connected, whatever the server does: a delivery holds its lease for a minute."""
+_PORTS: Final = {"starttls": 587, "tls": 465, "none": 25}
+_HOST: Final = "valuedrift.invalid"
+"""Right half of message ids: they have to be unique, not to lead anywhere."""
+_PICTURE: Final = f"trace@{_HOST}"
+
+
+class EmailTarget:
+    """All notices of a send are one message.
+
+    Parameters
+    ----------
+    clock : the message's date.
+    """
+
+    refresh_seconds: float | None = None
+
+    def __init__(
+        self, settings: Email, values: Values, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self.name = values.name
+        self.tells = frozenset({"firing", "acknowledged", "resolved"})
+        self._settings = settings
+        self._clock = clock
+        self._host = values.text("host")
+        self._port = settings.port or _PORTS[settings.security]
+        self._sender = _address(values.text("sender"), values.key("sender"))
+        self._recipients = [_address(r, values.key("recipients")) for r in values.texts("recipients")]
+        self._username, self._password = values.text("username"), values.text("password")
+        if self._username and settings.security == "none" and not is_loopback(self._host):
+            raise ConfigError(
+                f"{values.key('security')} is none: the password would go to {self._host} in plain text; "
+                "use starttls or tls"
+            )
+        self._tls = _context(settings, values)
+
+    def send(self, notices: Sequence[Notice]) -> Sequence[Outcome]:
+        """See alerts.targets.base.Target."""
+        shown = [harmless(n, excerpts=self._settings.excerpts) for n in notices]
+        return [self._send(message(shown, self._sender, self._recipients, self._clock()))] * len(notices)
+
+    def close(self) -> None:
+        """Connections live as long as a send."""
+
+    def _send(self, mail: EmailMessage) -> Outcome:
+        try:
+            server = self._connected()
+        except OSError as e:
+            return Outcome("retry", self._clean(f"no connection: {e or type(e).__name__}"), lost=True)
+        except smtplib.SMTPException as e:
+            return Outcome("retry", self._clean(f"no connection: {e}"), lost=True)
+        # limits of the library are per read: one byte at a time could last for ever
+        expired = threading.Event()
+        limit = threading.Timer(SEND_SECONDS, _hang_up, (server, expired))
+        limit.daemon = True
+        limit.start()
+        try:
+            return self._sent(server, mail)
+        except smtplib.SMTPResponseException as e:
+            return self._answered(e.smtp_code, _text(e.smtp_error))
+        except smtplib.SMTPRecipientsRefused as e:
+            code, said = max(e.recipients.values(), key=lambda answer: -answer[0])
+            return self._answered(code, f"no recipient was taken: {_text(said)}")
+        except smtplib.SMTPNotSupportedError as e:
+            return Outcome("refused", self._clean(str(e)))
+        except (TimeoutError, smtplib.SMTPServerDisconnected) as e:
+            late = expired.is_set() or isinstance(e, TimeoutError)
+            return Outcome("retry", "no whole answer in time" if late else self._clean(f"hung up: {e}"))
+        except (smtplib.SMTPException, OSError, ValueError) as e:
+            return Outcome("retry", self._clean(f"{type(e).__name__}: {e}"))
+        finally:
+            limit.cancel()
+            server.close()
+
+    def _connected(self) -> smtplib.SMTP:
+        timeout = self._settings.timeout_seconds
+        if self._settings.security == "tls":
+            return smtplib.SMTP_SSL(self._host, self._port, timeout=timeout, context=self._tls)
+        return smtplib.SMTP(self._host, self._port, timeout=timeout)
+
+    def _sent(self, server: smtplib.SMTP, mail: EmailMessage) -> Outcome:
+        if self._settings.security == "starttls":
+            server.starttls(context=self._tls)
+        if self._username:
+            server.login(self._username, self._password)
+        recipients = [r.addr_spec for r in self._recipients]
+        left_out = server.send_message(mail, self._sender.addr_spec, recipients)
+        with suppress(smtplib.SMTPException, OSError):
+            server.quit()
+        if left_out:
+            return Outcome(
+                "delivered", f"not to {len(left_out)} of {len(recipients)} recipients: the server refused them"
+            )
+        return Outcome("delivered")
+
+    def _answered(self, code: int, text: str) -> Outcome:
+        # 4xx is a server's "later", 5xx its "never"
+        return Outcome("refused" if code >= 500 else "retry", self._clean(f"SMTP {code}: {text}"), lost=code < 500)
+
+    def _clean(self, reason: str) -> str:
+        return printable(reason.replace(self._password, "[secret]") if self._password else reason, LONGEST_ANSWER)
+
+
+def message(notices: Sequence[Notice], sender: Address, recipients: Sequence[Address], date: datetime) -> EmailMessage:
+    """The message of notices that are told of together.
+
+    Parameters
+    ----------
+    notices : harmless (alerts.targets.text): no header can be broken out of.
+    """
+    mail = EmailMessage(policy=SMTP)
+    mail["Subject"] = printable(subject(notices), LONGEST_SUBJECT)
+    mail["From"] = sender
+    mail["To"] = list(recipients)
+    mail["Date"] = format_datetime(date)
+    mail["Message-ID"] = f"<{_key(notices)}@{_HOST}>"
+    mail["References"] = " ".join(f"<{_token(n.id)}@{_HOST}>" for n in notices[:MOST_TOGETHER])
+    # so that no absence is answered
+    mail["Auto-Submitted"] = "auto-generated"
+    shown, left = notices[:MOST_TOGETHER], len(notices) - MOST_TOGETHER
+    more = f"\n\n... and {left} more: valuedrift alerts list" if left > 0 else ""
+    mail.set_content((plain(shown[0]) if len(notices) == 1 else "\n\n".join(map(brief, shown))) + more + "\n")
+    picture = trace_png(notices[0]) if len(notices) == 1 and notices[0].trace else None
+    mail.add_alternative(page(shown, _PICTURE if picture else None), subtype="html")
+    if picture is not None:
+        html = cast(EmailMessage, next(p for p in mail.iter_parts() if p.get_content_subtype() == "html"))
+        html.add_related(picture, "image", "png", cid=f"<{_PICTURE}>", filename="trace.png", disposition="inline")
+    return mail
+
+
+def _key(notices: Sequence[Notice]) -> str:
+    """The left half of a message's id."""
+    pairs = [f"{_token(n.id)}.{n.revision}" for n in notices]
+    return pairs[0] if len(pairs) == 1 else hashlib.blake2b("\n".join(pairs).encode(), digest_size=16).hexdigest()
+
+
+def _token(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "_", text)[:64]
+
+
+def _address(text: str, key: str) -> Address:
+    """`ops@example.com`, or `Ops <ops@example.com>`. Raises ConfigError."""
+    found = re.fullmatch(r"\s*(?:(?P<name>[^<>@\"\x00-\x1f]*)<)?(?P<spec>[^\s<>@\"]+@[^\s<>@\"]+)>?\s*", text)
+    try:
+        if found is None:
+            raise ValueError
+        return Address((found["name"] or "").strip(), addr_spec=found["spec"])
+    except (ValueError, IndexError) as e:
+        raise ConfigError(f"{key}: {printable(text, 100)!r} is not an e-mail address") from e
+
+
+def _context(settings: Email, values: Values) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=values.text("ca_file") or None)
+    except (OSError, ssl.SSLError) as e:
+        raise ConfigError(f"{values.key('ca_file')}: {settings.ca_file} cannot be read: {e}") from e
+
+
+def _hang_up(server: smtplib.SMTP, expired: threading.Event) -> None:
+    expired.set()
+    with suppress(OSError):
+        if server.sock is not None:
+            server.sock.shutdown(socket.SHUT_RDWR)
+
+
+def _text(answer: bytes | str) -> str:
+    return answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
