@@ -92,6 +92,13 @@ class Metrics:
         self._steps = Histogram(
             "valuedrift_step_seconds", "Moving all series on.", ["outcome"], buckets=_SECONDS, registry=r
         )
+        self._notifications = Counter(
+            "valuedrift_notifications", "Notices by target and what came of them.", ["target", "result"], registry=r
+        )
+        self._outbox = Gauge("valuedrift_outbox", "Notices that a target was not told yet.", ["target"], registry=r)
+        self._outbox_oldest = Gauge(
+            "valuedrift_outbox_oldest_seconds", "Since when the oldest of them waits; 0: none.", ["target"], registry=r
+        )
         self._requests = Counter("valuedrift_http_requests", "Requests answered.", ["route", "status"], registry=r)
         self._answer = Histogram(
             "valuedrift_http_seconds",
@@ -151,6 +158,14 @@ class Metrics:
 
     def stepped(self, seconds: float, *, failed: bool) -> None:
         self._steps.labels("failed" if failed else "done").observe(seconds)
+
+    def notified(self, target: str, result: str) -> None:
+        """`target` is the name of a configured one, `result` one of alerts.targets.base.Result."""
+        self._notifications.labels(target, result).inc()
+
+    def outbox(self, target: str, waiting: int, oldest_seconds: float) -> None:
+        self._outbox.labels(target).set(waiting)
+        self._outbox_oldest.labels(target).set(oldest_seconds)
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """`route` is one of the paths served, or "other"."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -12,6 +13,8 @@ from monitor.baseline import Baseline
 from monitor.buckets import Sums
 from monitor.detectors import COMPONENTS, EDetector
 from monitor.drift import Trend
+
+_NIL: Final = msgspec.msgpack.encode(None)
 
 
 @dataclass(slots=True)
@@ -109,6 +112,14 @@ class SeriesState:
             )
         )
 
+    @staticmethod
+    def is_armed(data: bytes) -> bool:
+        """Whether a packed state has a baseline; for thousands of them. Raises ValueError as `unpack`."""
+        try:
+            return bytes(msgspec.msgpack.decode(data, type=_Head).baseline) != _NIL
+        except msgspec.MsgspecError as e:
+            raise ValueError(f"damaged series state: {e}") from e
+
     @classmethod
     def unpack(cls, data: bytes) -> SeriesState:
         """Inverse of `pack`. Raises ValueError on bytes of another layout."""
@@ -146,6 +157,16 @@ class SeriesState:
                 t, np.array(mean).reshape(-1, 2), np.array(covariance).reshape(-1, 2, 2), np.array(log_weight)
             )
         return state
+
+
+class _Head(msgspec.Struct, array_like=True):
+    """The first fields of `_Packed`, unread."""
+
+    classifier_version: msgspec.Raw
+    next_minute: msgspec.Raw
+    last_minute: msgspec.Raw
+    point_due: msgspec.Raw
+    baseline: msgspec.Raw
 
 
 class _Packed(msgspec.Struct, array_like=True, forbid_unknown_fields=True):

@@ -83,6 +83,10 @@ class Point:
     kl: float | None
     evidence: float
     """Average wealth of the detectors over its alarm threshold; an alarm is raised at 1."""
+    doubt: float = 0.0
+    """Mean probability that a judgement of the window is wrong."""
+    fits: bool = True
+    """Whether the calibration explains the answers on the baseline by a healthy mixture; True without a baseline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,7 +332,8 @@ class _Step:
             quantifier, baseline_p = self._lens()
             mixture = quantifier.estimate(sums)
             kl = None if baseline_p is None else kl_divergence(mixture.p, baseline_p)
-            yield Point(t, minutes, mixture, state.trend.slope, kl, self._evidence())
+            fits = baseline_p is None or quantifier.assumes_baseline
+            yield Point(t, minutes, mixture, state.trend.slope, kl, self._evidence(), sums.mean_doubt, fits)
 
     def _evidence(self) -> float:
         return 1.0 if self._state.alarmed_at is not None else self._wealth()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Engine
 
+from alerts.duty import Duty
 from classifiers.api import Classifier
 from monitor.config import Config
 from monitor.ingest import Ingest
@@ -42,11 +43,15 @@ class Watch:
         config: Config,
         clock: Clock = utc_now,
         judge: Judge | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._clock = clock
         self._intake = Intake(engine, classifier, config, clock, judge)
         self.ingests = [Ingest(self._intake, source) for source in sources]
         self.stepper = Stepper.of(engine, classifier, config)
+        self._duty = Duty(engine, config, self.stepper, clock, environment or {})
+        self.undelivered: Mapping[str, int] = {}
+        """Notices that `finish` could not get out, by target."""
 
     @property
     def offsets(self) -> list[Offset]:
@@ -65,15 +70,29 @@ class Watch:
         for ingest in self.ingests:
             for _ in ingest.run():
                 on_chunk(ingest)
-        return self.stepper.step()
+        return self.finish(live=False)
+
+    def finish(self, *, live: bool) -> list[News]:
+        """Move the series on over all that was read, and tell the targets; returns the alerts that this raised.
+
+        Parameters
+        ----------
+        live : the sources were followed, so that alerts go by the clock.
+        """
+        with self._duty.delivering():
+            news = self.stepper.step()
+            news += self._duty.look() if live else self._duty.look_back()
+            self.undelivered = self._duty.undelivered()
+        return news
 
     def follow(self, on_chunk: Callable[[Ingest], None], on_alert: Callable[[News], None]) -> None:
         """Read the sources for ever, moving the series on whenever there is nothing to read.
 
-        Ends when standard input does, or by the caller's exception; the last minutes are left for a last step then.
+        Ends when standard input does, or by the caller's exception; the last minutes are left for `finish` then.
         """
+        self._duty.start()
         streams = [(i, i.run(follow=True)) for i in self.ingests]
-        last_step = -math.inf
+        last_step = last_look = -math.inf
         pending = True
         while streams:
             busy = False
@@ -88,9 +107,15 @@ class Watch:
             if pending and (not busy or now.timestamp() - last_step > STEP_EVERY_SECONDS):
                 for news in self.stepper.step(closed_until=minute_of(now) - LATENESS_MINUTES):
                     on_alert(news)
-                last_step = now.timestamp()
+                last_step, last_look = now.timestamp(), -math.inf
+                self._duty.stepped()
                 # buckets too young to close are looked at again
                 pending = busy or self._young(now)
+            if now.timestamp() - last_look > STEP_EVERY_SECONDS:
+                # silence, too, is something to tell of
+                for news in self._duty.look():
+                    on_alert(news)
+                last_look = now.timestamp()
 
     def _young(self, now: datetime) -> bool:
         return any(i.progress.newest_minute >= minute_of(now) - LATENESS_MINUTES for i in self.ingests)

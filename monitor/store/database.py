@@ -6,9 +6,10 @@ import os
 import secrets
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -25,6 +26,8 @@ from monitor.errors import ConfigError, StoreError
 from monitor.store import schema
 from monitor.store.retry import RETRY_SECONDS, persistent, retrying
 from monitor.store.retry import shown as shown
+
+T = TypeVar("T")
 
 _WRITES = "valuedrift_writes"
 _CONNECT_SECONDS: Final = "valuedrift_connect_seconds"
@@ -130,6 +133,16 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
 def writing(engine: Engine) -> AbstractContextManager[Connection]:
     """A transaction that writes: on SQLite it takes the write lock at its start, so it never fails half way for it."""
     return engine.execution_options(**{_WRITES: True}).begin()
+
+
+def committed(engine: Engine, work: Callable[[Connection], T]) -> T:
+    """What is done in a transaction of its own, again when it collides: it finds out itself what is left to do."""
+
+    def attempt() -> T:
+        with writing(engine) as connection:
+            return work(connection)
+
+    return retrying(engine, attempt)
 
 
 def open_store(url: str, *, connect_seconds: float = 30.0, retry_seconds: float = 300.0) -> Engine:

@@ -51,7 +51,7 @@ class TableSize:
 def table_sizes(connection: Connection) -> list[TableSize]:
     """Every table, by name."""
     spans = {"turns": _span(connection, "turns", "ts"), "points": _span(connection, "points", "t")}
-    spans["buckets"] = _bucket_span(connection)
+    spans |= {t.name: _bucket_span(connection, t) for t in (schema.buckets, schema.label_sums)}
     sizes = _postgresql(connection) if connection.dialect.name == "postgresql" else _sqlite(connection)
     return [
         TableSize(s.name, s.rows, s.counted, s.bytes, *spans.get(s.name, (None, None)), s.partitions) for s in sizes
@@ -106,12 +106,11 @@ def _span(connection: Connection, table: str, column: str) -> tuple[datetime | N
     return ends[0], ends[1]
 
 
-def _bucket_span(connection: Connection) -> tuple[datetime | None, datetime | None]:
-    t = schema.buckets
+def _bucket_span(connection: Connection, t: Table) -> tuple[datetime | None, datetime | None]:
     ids = connection.execute(select(schema.series.c.id)).scalars().all()
     ends: list[int] = []
     for series_id in ids:
-        for version in bucket_versions(connection, series_id):
+        for version in bucket_versions(connection, series_id, t):
             of = (t.c.series_id == series_id, t.c.classifier_version == version)
             ends += connection.execute(select(func.min(t.c.minute), func.max(t.c.minute)).where(*of)).one()
     return (time_of(min(ends)), time_of(max(ends))) if ends else (None, None)

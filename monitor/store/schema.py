@@ -51,6 +51,9 @@ METADATA: Final = MetaData(
     }
 )
 
+MAX_RULE: Final = 200
+"""Characters of a rule's name."""
+
 _PARTITION: Final = re.compile(r"(?:turns|turn_texts|points)_\d{4}_\d{2}|event_keys_\d+")
 
 
@@ -213,6 +216,18 @@ buckets = Table(
     comment="additive statistics of a series in a minute (monitor.buckets)",
 )
 
+label_sums = Table(
+    "label_sums",
+    METADATA,
+    Column("series_id", _ID, primary_key=True, autoincrement=False),
+    Column("classifier_version", String(64), primary_key=True),
+    Column("minute", Integer, primary_key=True),
+    Column("shard", BigInteger, primary_key=True),
+    Column("n", BigInteger, nullable=False),
+    Column("sums", LargeBinary, nullable=False),
+    comment="additive statistics of a series in an hour, in all and by label value (monitor.label_sums)",
+)
+
 points = Table(
     "points",
     METADATA,
@@ -259,8 +274,8 @@ alerts = Table(
     "alerts",
     METADATA,
     Column("id", String(32), primary_key=True),
-    Column("series_id", ForeignKey("series.id"), nullable=False),
-    Column("rule", String(64), nullable=False),
+    Column("series_id", ForeignKey("series.id"), nullable=True),  # none: it is about the monitor itself
+    Column("rule", String(MAX_RULE), nullable=False),
     Column("firing", Boolean, nullable=False),
     Column("raised_at", UtcDateTime, nullable=False),
     Column("resolved_at", UtcDateTime, nullable=True),
@@ -270,6 +285,10 @@ alerts = Table(
     Column("reason", Text, nullable=False),
     Column("values", JSON, nullable=False),
     Column("telling_turns", JSON, nullable=False),
+    Column("severity", String(8), nullable=True),
+    Column("told_at", UtcDateTime, nullable=True),
+    Column("acknowledged_at", UtcDateTime, nullable=True),
+    Column("acknowledged_by", String(MAX_NAME), nullable=True),
     Index(None, "series_id", "raised_at"),
     comment="what drifted, since when, and which turns show it",
 )
@@ -286,4 +305,96 @@ dead_letters = Table(
     Column("payload_hash", LargeBinary(16), nullable=True),
     Column("seen_at", UtcDateTime, nullable=False, server_default=func.current_timestamp()),
     comment="what could not be counted, where it stands and why; kind is 'bad' or 'duplicate'",
+)
+
+readings = Table(
+    "readings",
+    METADATA,
+    Column("series_id", _ID, primary_key=True, autoincrement=False),
+    Column("t", UtcDateTime, nullable=True),
+    Column("last_event", UtcDateTime, nullable=True),
+    Column("values", JSON, nullable=False),
+    comment="what rules compare: the latest figures of a series, each (mean, low, high) (monitor.readings)",
+)
+
+alert_states = Table(
+    "alert_states",
+    METADATA,
+    Column("rule", String(MAX_RULE), primary_key=True),
+    Column("series_id", _ID, primary_key=True, autoincrement=False),
+    Column("state", String(16), nullable=False),
+    Column("alert_id", String(32), nullable=True),
+    Column("memory", JSON, nullable=False),
+    Column("changed_at", UtcDateTime, nullable=False),
+    comment="what the state machine of a rule and a series (0: the monitor) goes on from (alerts.machine)",
+)
+
+alert_events = Table(
+    "alert_events",
+    METADATA,
+    _id(),
+    Column("alert_id", String(32), nullable=True),
+    Column("rule", String(MAX_RULE), nullable=False),
+    Column("series_id", _ID, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("reason", String(64), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("target", String(MAX_RULE), nullable=True),
+    Index(None, "alert_id", "id"),
+    Index(None, "at"),
+    comment="every decision about an alert and why: state, notify, suppressed, ack, delivery",
+)
+
+silences = Table(
+    "silences",
+    METADATA,
+    Column("id", String(16), primary_key=True),
+    Column("matchers", JSON, nullable=False),
+    Column("starts_at", UtcDateTime, nullable=False),
+    Column("ends_at", UtcDateTime, nullable=False),
+    Column("created_by", String(MAX_NAME), nullable=False),
+    Column("comment", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime, nullable=True),
+    Index(None, "ends_at"),
+    comment="alerts that nobody is told of for a time",
+)
+
+outbox = Table(
+    "outbox",
+    METADATA,
+    Column("target", String(MAX_RULE), primary_key=True),
+    Column("alert_id", String(32), primary_key=True),
+    Column("status", String(16), nullable=False),
+    Column("severity", String(8), nullable=False),
+    Column("note", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("due_at", UtcDateTime, nullable=True),  # none: there is nothing to send
+    Column("attempts", Integer, nullable=False),
+    Column("lease_until", UtcDateTime, nullable=True),
+    Column("may_have_arrived", Boolean, nullable=False),
+    Column("sent_status", String(16), nullable=True),
+    Column("sent_severity", String(8), nullable=True),
+    Column("sent_revision", Integer, nullable=False),
+    Column("sent_at", UtcDateTime, nullable=True),
+    Column("last_error", String(512), nullable=True),
+    Index(None, "target", "due_at"),
+    Index(None, "alert_id"),
+    comment="what a target is to know of an alert, and what it was told last; newer replaces older",
+)
+
+reports = Table(
+    "reports",
+    METADATA,
+    Column("week", String(8), primary_key=True),
+    Column("compare", String(16), primary_key=True),
+    Column("scope", String(32), primary_key=True),
+    Column("ends_at", UtcDateTime, nullable=False),
+    Column("made_at", UtcDateTime, nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Column("sent", JSON, nullable=False),
+    comment="weekly reports, with all that a rendering needs (monitor.report.model)",
 )

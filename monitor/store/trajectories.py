@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, select, update
 
+from monitor.rules import RULES
 from monitor.state import SeriesState
 from monitor.store import schema
 from monitor.store.baselines import LEARNED, RELEARNED, Origin, add_baseline
@@ -19,13 +20,19 @@ from monitor.taxonomy import BEHAVIOURS
 from monitor.trajectory import Learned, Point
 from monitor.transcript import time_of
 
+FINDINGS: Final = ("value_drift", *RULES)
+"""Rules of what steps find (alerts.reasons, monitor.rules)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """An alert as it is kept and shown (docs/alerts.md)."""
+    """An alert as it is kept and shown (docs/alerts.md); without a series it is about the monitor itself.
+
+    Those of FINDINGS are raised and ended by steps, all others by the on-call pass (alerts.oncall).
+    """
 
     id: str
-    series_id: int
+    series_id: int | None
     rule: str
     firing: bool
     raised_at: datetime
@@ -36,6 +43,11 @@ class Alert:
     reason: str
     values: dict[str, Any]
     telling_turns: list[dict[str, Any]]
+    severity: str | None = None
+    """As people were last told; None: nobody was."""
+    told_at: datetime | None = None
+    acknowledged_at: datetime | None = None
+    acknowledged_by: str | None = None
 
     @property
     def behaviours(self) -> list[str]:
@@ -66,10 +78,12 @@ def replace_state(connection: Connection, series_id: int, stored: bytes | None, 
 
 
 def end_alerts(connection: Connection, series_id: int, at: datetime, reason: str) -> int:
-    """Resolve the alerts of a series that stand, at an event time, for a reason that is kept; returns how many."""
+    """Resolve the findings of a series that stand, at an event time, for a reason that is kept; returns how many."""
     table = schema.alerts
     standing = connection.execute(
-        select(table.c.id, table.c["values"]).where(table.c.series_id == series_id, table.c.firing)
+        select(table.c.id, table.c["values"]).where(
+            table.c.series_id == series_id, table.c.firing, table.c.rule.in_(FINDINGS)
+        )
     ).all()
     for key, values in standing:
         changed = {"firing": False, "resolved_at": at, "values": values | {"ended": reason}}
@@ -79,9 +93,10 @@ def end_alerts(connection: Connection, series_id: int, at: datetime, reason: str
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """What a step made of a series' state, and the state it left; alerts raised before `resolved_at` end with it.
+    """What a step made of a series' state, and the state it left; findings raised before `resolved_at` end with it.
 
-    `resolved_rule` : those of this rule; None: of every rule.
+    `resolved_rule` : those of this rule; None: of every one.
+    `readings` : what rules compare, at the last of the points (monitor.readings); None without points.
     """
 
     state: SeriesState
@@ -90,6 +105,7 @@ class Stepped:
     alerts: Sequence[Alert]
     resolved_at: datetime | None = None
     resolved_rule: str | None = None
+    readings: Mapping[str, tuple[float, float, float]] | None = None
 
 
 def commit_step(engine: Engine, series_id: int, stored: bytes | None, made: Stepped) -> None:
@@ -147,15 +163,27 @@ def _write(connection: Connection, series_id: int, stored: bytes | None, made: S
     table = schema.alerts
     if made.resolved_at is not None:
         stood = table.c.firing & (table.c.raised_at < made.resolved_at)
-        ended = update(table).where(table.c.series_id == series_id, stood)
-        if made.resolved_rule is not None:
-            ended = ended.where(table.c.rule == made.resolved_rule)
+        rules = FINDINGS if made.resolved_rule is None else (made.resolved_rule,)
+        ended = update(table).where(table.c.series_id == series_id, stood, table.c.rule.in_(rules))
         connection.execute(ended.values(firing=False, resolved_at=made.resolved_at))
     for alert in made.alerts:
         values = {f.name: getattr(alert, f.name) for f in fields(Alert)}
         upsert = insert(table, connection).values(values)
         changed = {k: v for k, v in values.items() if k in ("firing", "resolved_at", "values")}
         connection.execute(upsert.on_conflict_do_update(index_elements=["id"], set_=changed))
+    if made.state.last_minute is not None:
+        _write_readings(connection, series_id, time_of(made.state.last_minute + 1), made)
+
+
+def _write_readings(connection: Connection, series_id: int, last_event: datetime, made: Stepped) -> None:
+    table = schema.readings
+    row: dict[str, Any] = {"series_id": series_id, "t": None, "last_event": last_event, "values": {}}
+    changed = {"last_event": last_event}
+    if made.readings is not None:
+        row |= {"t": time_of(made.points[-1].t), "values": {name: list(x) for name, x in made.readings.items()}}
+        changed = {k: v for k, v in row.items() if k != "series_id"}
+    upsert = insert(table, connection).values(row)
+    connection.execute(upsert.on_conflict_do_update(index_elements=["series_id"], set_=changed))
 
 
 def point_row(series_id: int, version: str, point: Point) -> dict[str, Any]:

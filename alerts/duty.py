@@ -1,0 +1,126 @@
+"""On-call of one process: passes after its steps, and the deliveries of what they put into the outbox."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Final, cast
+
+from msgspec.structs import replace
+from sqlalchemy import Engine
+
+from alerts.board import Raised
+from alerts.compose import Composer
+from alerts.delivery import Deliverer, Lane, Observer
+from alerts.notice import Status
+from alerts.oncall import OnCall
+from alerts.rulebook import compile_rules
+from alerts.stages import Recipient
+from alerts.targets.settings import Alertmanager, build
+from monitor.config import Config
+from monitor.readings import Reading
+from monitor.steps import News, Stepper
+
+PATIENCE_SECONDS: Final = 10.0
+"""How long a run that ends waits for its last notices."""
+
+
+def with_alertmanager(config: Config, url: str) -> Config:
+    """The settings with the target `alertmanager` at an address."""
+    targets = config.alerts.targets
+    have = targets.get("alertmanager")
+    target = replace(have, url=url) if isinstance(have, Alertmanager) else Alertmanager(url=url)
+    return replace(config, alerts=replace(config.alerts, targets={**targets, "alertmanager": target}))
+
+
+class Duty:
+    """What a process does about alerts.
+
+    Parameters
+    ----------
+    stepper : that it moves the series on with.
+    environment : of secrets, usually os.environ.
+
+    Raises
+    ------
+    ConfigError : a rule or a target that cannot be used.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        config: Config,
+        stepper: Stepper,
+        clock: Callable[[], datetime],
+        environment: Mapping[str, str],
+        observer: Observer | None = None,
+    ) -> None:
+        alerts = config.alerts
+        rules = compile_rules(alerts)
+        targets = {name: build(name, settings, environment) for name, settings in alerts.targets.items()}
+        recipients = [
+            Recipient(name, frozenset(s.severities), s.watchdog, cast(frozenset[Status], targets[name].tells))
+            for name, s in alerts.targets.items()
+        ]
+        composer = Composer(stepper, rules, alerts.dashboard_url, alerts.runbook_url)
+        self._clock = clock
+        self._oncall = OnCall(engine, rules, recipients, stepper.settings, clock)
+        self._deliverer = Deliverer(
+            [Lane(engine, target, composer, alerts.group_by, clock, observer) for target in targets.values()]
+        )
+        self._stepped = time.monotonic()
+
+    def start(self) -> None:
+        """Notices go out from now on."""
+        self._deliverer.start()
+
+    def close(self) -> bool:
+        """No more go out; False when those at hand take too long, and go out again with the next process."""
+        return self._deliverer.close(PATIENCE_SECONDS)
+
+    @contextmanager
+    def delivering(self) -> Iterator[None]:
+        """Notices go out meanwhile."""
+        self.start()
+        try:
+            yield
+        finally:
+            self.close()
+
+    def stepped(self) -> None:
+        """All series were moved on, just now."""
+        self._stepped = time.monotonic()
+
+    def look(self, figures: Mapping[str, Reading] | None = None) -> list[News]:
+        """A pass by the clock; returns the alerts that rules on readings raised.
+
+        Parameters
+        ----------
+        figures : of the process (alerts.conditions.MONITOR_METRICS) beside the age of its last step.
+
+        Raises
+        ------
+        StoreError : the database cannot be used.
+        """
+        age = (time.monotonic() - self._stepped) / 60
+        found = self._oncall.run(
+            self._clock(), live=True, figures={"step_age_minutes": (age, age, age), **(figures or {})}
+        )
+        return self._news(found.raised, found.told)
+
+    def look_back(self) -> list[News]:
+        """A pass over what was read to its end, by the time of its newest event; as `look`."""
+        found = self._oncall.finite()
+        return self._news(found.raised, found.told)
+
+    def undelivered(self) -> Mapping[str, int]:
+        """Wait for the deliveries, but not for ever; returns how many notices are not out, by target."""
+        self._deliverer.wake()
+        return self._deliverer.drain(PATIENCE_SECONDS)
+
+    def _news(self, raised: tuple[Raised, ...], told: int) -> list[News]:
+        if told:
+            self._deliverer.wake()
+        return [News(r.series, r.alert, r.severity) for r in raised]
