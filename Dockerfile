@@ -1,12 +1,18 @@
-FROM python:3.11-slim
-WORKDIR /app
+FROM python:3.11.13-slim-bookworm AS build
+WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY monitor monitor
 COPY classifiers classifiers
 COPY streams streams
 COPY alerts alerts
 COPY migrations migrations
-RUN pip install --no-cache-dir -c constraints.txt '.[postgres]' && useradd --create-home watcher
+RUN python -m venv /opt/valuedrift \
+    && /opt/valuedrift/bin/pip install --no-cache-dir -c constraints.txt '.[postgres,kafka,serve,alerts]'
+
+FROM python:3.11.13-slim-bookworm
+COPY --from=build /opt/valuedrift /opt/valuedrift
+ENV PATH=/opt/valuedrift/bin:$PATH PYTHONUNBUFFERED=1
+RUN useradd --create-home --uid 10001 watcher
 USER watcher
 WORKDIR /home/watcher
 ENTRYPOINT ["valuedrift"]
