@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from monitor.intake import Intake
 from monitor.store import schema
@@ -128,6 +128,14 @@ def shown_text(data: bytes, patterns: Mapping[str, str]) -> str:
 
 def _unescaped(found: re.Match[str]) -> str:
     return chr(int(found[1], 16)) if found[1] else _CONTROLS.get(found[2], found[2])
+
+
+def may_settle(connection: Connection) -> bool:
+    """Whether the role of the connection may take dead letters away: one that only writes may not."""
+    if connection.dialect.name != "postgresql":
+        return True
+    asked = select(func.has_table_privilege(schema.dead_letters.name, "DELETE"))
+    return bool(connection.execute(asked).scalar_one())
 
 
 def replay(intake: Intake, found: Iterable[Letter], max_line_bytes: int, *, dry_run: bool) -> Replayed:

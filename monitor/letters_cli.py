@@ -11,7 +11,7 @@ import msgspec
 
 from monitor import config as configuration
 from monitor import options
-from monitor.errors import ConfigError
+from monitor.errors import ConfigError, StoreError
 from streams.reasons import printable
 from streams.times import time_of
 
@@ -22,13 +22,7 @@ if TYPE_CHECKING:
     from monitor.letters import Replayed
 
 
-class _ListByDefault(click.Group):
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        known = bool(args) and (args[0] in self.commands or args[0] in ctx.help_option_names)
-        return super().parse_args(ctx, args if known else ["list", *args])
-
-
-@click.group("dead-letters", cls=_ListByDefault)
+@click.group("dead-letters", cls=options.ListByDefault)
 def dead_letters() -> None:
     """List what could not be counted (without a command), show a line of it, read it once more."""
 
@@ -47,7 +41,7 @@ _since = click.option("--since", metavar="TIME", callback=_moment, help="Seen si
 @_source
 @click.option("--kind", type=click.Choice(["bad", "duplicate"]))
 @_since
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@options.json_lines
 @click.pass_context
 def list_(
     context: click.Context,
@@ -145,6 +139,11 @@ def replay(
     if since is not None:
         where.append(t.c.seen_at >= since)
     with engine.connect() as connection:
+        if not dry_run and not letters.may_settle(connection):
+            raise StoreError(
+                "this role of the database may not take dead letters away: give --db the role that owns the tables "
+                "(valuedrift_migrator, docs/database.md), or --dry-run"
+            )
         chosen = [letters.letters(connection, *where, letters.at_place(p)) for p in places]
         found = [x for each in chosen for x in each] if places else letters.letters(connection, *where)
     for place, each in zip(places, chosen, strict=True):

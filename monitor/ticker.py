@@ -23,7 +23,7 @@ class Ticker:
     Parameters
     ----------
     step : moves the series on; returns False where that is another process's part, now.
-    every_seconds : from the end of a step to the beginning of the next.
+    every_seconds : from the end of a step to the beginning of the next; 0: there are no steps.
     at_end : called by the thread when it ends.
     """
 
@@ -49,6 +49,8 @@ class Ticker:
     @property
     def stale(self) -> bool:
         """Whether the last step that came through is too long ago."""
+        if not self._every_seconds:
+            return False
         return time.monotonic() - self._last_done > max(STALE_SECONDS, STALE_STEPS * self._every_seconds)
 
     def start(self) -> None:
@@ -62,7 +64,7 @@ class Ticker:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while not self._stop.wait(self._every_seconds):
+        while not self._stop.wait(self._every_seconds or None):
             started = time.perf_counter()
             try:
                 stepped = self._step()

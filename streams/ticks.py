@@ -10,12 +10,14 @@ from typing import Any, Final
 from kafka import TopicPartition
 from sqlalchemy import Engine, text
 
+from alerts.duty import Duty
 from monitor.config import Config
 from monitor.config import Kafka as Settings
 from monitor.errors import BrokerError
 from monitor.intake import Clock
 from monitor.logs import get_logger
 from monitor.metrics import Metrics
+from monitor.readings import Reading
 from monitor.steps import News, Stepper
 from monitor.watch import LATENESS_MINUTES
 from streams.kafka import consumer, told
@@ -63,12 +65,14 @@ class Ticks:
     Parameters
     ----------
     cluster : of the positions' names (streams.recorder).
+    duty : what the worker does about alerts.
     on_news : is told of each alert that is raised.
     """
 
     def __init__(
         self,
         stepper: Stepper,
+        duty: Duty,
         ends: Ends,
         cluster: str,
         topic: str,
@@ -78,6 +82,7 @@ class Ticks:
         on_news: Callable[[News], None],
     ) -> None:
         self._stepper = stepper
+        self._duty = duty
         self._ends = ends
         self._cluster = cluster
         self._topic = topic
@@ -87,6 +92,8 @@ class Ticks:
         self._on_news = on_news
         self._stuck = Stuck()
         self._given_up: tuple[int, ...] = ()
+        self._lag: dict[str, Reading] = {}
+        """By how much what was counted last is behind, of the partition where events wait longest."""
 
     def step(self) -> bool:
         """Move the series on, if this worker is the one that does; returns whether it is.
@@ -97,7 +104,11 @@ class Ticks:
         """
         with _leading(self._stepper.engine) as leads:
             if leads:
-                self._step()
+                try:
+                    self._step()
+                finally:  # steps that fail are something to tell of
+                    for news in self._duty.look(self._lag):
+                        self._on_news(news)
         return leads
 
     def _step(self) -> None:
@@ -109,6 +120,7 @@ class Ticks:
         if found.until is not None:
             for news in self._stepper.step(closed_until=found.until):
                 self._on_news(news)
+        self._duty.stepped()
 
     def closing(self) -> Closing:
         """What is over now. The order matters: what is counted by then was produced before the clock was read, or not.
@@ -127,6 +139,9 @@ class Ticks:
             position = 0 if offset is None else offset.position
             stuck = self._stuck.seconds(partition, position, end, time.monotonic())
             at[partition] = Standing(position, end, None if offset is None else offset.newest_ts, stuck)
+        behind = [s.newest_ts for s in at.values() if s.position < s.end and s.newest_ts is not None]
+        lag = max((now - min(behind, default=now)).total_seconds() / 60, 0.0)
+        self._lag = {"lag_minutes": (lag, lag, lag)}
         patience = self._settings.max_lag_wait_seconds
         return closing(at, now, lateness_minutes=LATENESS_MINUTES, patience_seconds=patience)
 

@@ -15,6 +15,7 @@ import signal
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, cast
+from weakref import WeakSet
 
 import faust
 from aiokafka import TopicPartition
@@ -49,8 +50,12 @@ PAUSES: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 IDLE_SECONDS: Final = 24 * 3600.0
 """Faust fetches nothing while the database is away; that is no reason to take a worker's partitions from it."""
 LETTER_TRIES: Final = 3
+FULL_SECONDS: Final = 0.005
+"""How often it is looked whether there is room again for what is fetched."""
 FETCH_BYTES: Final = 1 << 20
-"""Of one answer of a broker, as far as single records are not larger."""
+"""Of one answer of a broker, as they come (compressed), as far as single batches are not larger."""
+PARTITION_BYTES: Final = 1 << 18
+"""Of one partition in it: so much of each lies with the driver, besides what is held."""
 FETCH_MS: Final = 100
 """A broker that has nothing new answers after so long."""
 
@@ -77,7 +82,7 @@ def application(settings: Settings, config: Config, environment: Mapping[str, st
         broker_max_poll_records=w.batch_events,
         broker_check_crcs=True,
         consumer_auto_offset_reset="earliest",
-        consumer_max_fetch_size=FETCH_BYTES,
+        consumer_max_fetch_size=PARTITION_BYTES,
         stream_buffer_maxsize=BUNDLES,
         stream_wait_empty=False,
         producer_acks=-1,
@@ -135,10 +140,9 @@ class Bundle:
         self.records = [Record(r.offset, r.key, r.value, r.headers) for r in records]
         self.bytes = sum(len(r.value or b"") for r in records)
 
-    def take(self) -> list[Record]:
-        """The records, once: Faust keeps the message for longer than its memory can be spared."""
-        taken, self.records, self.bytes = self.records, [], 0
-        return taken
+    def drop(self) -> None:
+        """Let the records go: Faust keeps the message for longer than their memory can be spared."""
+        self.records, self.bytes = [], 0
 
 
 class _Thread(driver.AIOKafkaConsumerThread):
@@ -153,6 +157,19 @@ class _Thread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_bytes = FETCH_BYTES
         consumer._fetch_max_wait_ms = FETCH_MS
         return consumer
+
+    async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> Any:
+        """Take what was fetched, of each partition in turn.
+
+        The driver would go on with one partition until its answer is used up: thousands of records, where they
+        compress well. For a slow classifier that is long enough for the others to seem stuck.
+        """
+        found = await super()._fetch_records(consumer, *args, **kwargs)
+        waiting = consumer._fetcher._records
+        for tp in found:
+            if tp in waiting:
+                waiting[tp] = waiting.pop(tp)
+        return found
 
 
 class _Consumer(driver.Consumer):
@@ -176,24 +193,16 @@ class _Consumer(driver.Consumer):
         super().stop_flow()
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
-        while self.flow_active and not self.should_stop and self._is_full():
-            await asyncio.sleep(0.005)
+        while self.flow_active and not self.should_stop and self._reader.is_full():
+            await asyncio.sleep(FULL_SECONDS)
         found = await super()._getmany(active_partitions, timeout)
-        return {tp: [(records[0], Bundle(records))] for tp, records in found.items() if records}
+        return {tp: [(records[0], self._reader.hold(records))] for tp, records in found.items() if records}
 
     def _to_message(self, tp: TP, record: tuple[Any, Bundle]) -> Any:
         first, bundle = record
         message: Any = super()._to_message(tp, first)
         message.key, message.value = None, bundle
         return message
-
-    def _is_full(self) -> bool:
-        """Whether enough waits between the brokers and the database."""
-        waiting = [cast(Any, m.value) for m in list(self._unacked_messages)]
-        reader = self._reader
-        return sum(len(b.records) for b in waiting) >= HELD_BATCHES * reader.batch_events or (
-            sum(b.bytes for b in waiting) >= reader.buffer_bytes
-        )
 
     @property
     def _reader(self) -> Reader:
@@ -216,8 +225,9 @@ class Reader:
         thread: ThreadPoolExecutor,
         metrics: Metrics,
     ) -> None:
-        self.buffer_bytes = config.worker.buffer_bytes
-        self.batch_events = config.worker.batch_events
+        self._held_bytes = config.worker.buffer_bytes
+        self._held_records = HELD_BATCHES * config.worker.batch_events
+        self._held: WeakSet[Bundle] = WeakSet()
         self._topic = settings.topic
         self._recorder = recorder
         self._thread = thread
@@ -269,18 +279,21 @@ class Reader:
 
     async def _work(self, stream: Any) -> None:
         async for events in stream.noack_take(BUNDLES, within=BATCH_SECONDS):
-            groups: dict[int, list[Record]] = {}
+            groups: dict[int, list[Bundle]] = {}
             for event in events:
-                groups.setdefault(event.message.partition, []).extend(event.message.value.take())
+                groups.setdefault(event.message.partition, []).append(event.message.value)
             self._idle.clear()
             try:
-                for partition, records in groups.items():
-                    await self._store(partition, records)
+                for partition, bundles in groups.items():
+                    await self._store(partition, [r for bundle in bundles for r in bundle.records])
+                    self._let_go(bundles)
             except Exception as e:  # Faust would go on behind what was in this batch
                 _log.error("batch failed", exc_info=e, items=len(groups))
                 self._abandon()
                 await self._pause(len(PAUSES))
             finally:
+                for bundles in groups.values():
+                    self._let_go(bundles)
                 self._idle.set()
 
     async def _store(self, partition: int, records: list[Record]) -> None:
@@ -332,6 +345,24 @@ class Reader:
     async def _pause(self, tried: int) -> None:
         await _wait(self._stopping, PAUSES[min(tried, len(PAUSES) - 1)])
 
+    # -- what waits between the brokers and the database --------------------------------------------------------------
+
+    def hold(self, records: list[Any]) -> Bundle:
+        """Records that were fetched; they count as held until they are let go, or Faust has lost them."""
+        bundle = Bundle(records)
+        self._held.add(bundle)
+        return bundle
+
+    def is_full(self) -> bool:
+        """Whether enough is held."""
+        held = list(self._held)
+        return sum(len(b.records) for b in held) >= self._held_records or sum(b.bytes for b in held) >= self._held_bytes
+
+    def _let_go(self, bundles: Collection[Bundle]) -> None:
+        for bundle in bundles:
+            bundle.drop()
+            self._held.discard(bundle)
+
     # -- positions ----------------------------------------------------------------------------------------------------
 
     def _assigned(self) -> set[int]:
@@ -342,6 +373,7 @@ class Reader:
     def interrupted(self) -> None:
         """Records may be lost from here on until the next seek."""
         self._epoch += 1
+        self._held.clear()  # what Faust lost and keeps would count for ever
 
     async def seek_all(self) -> Mapping[TP, int]:
         """Go to where the database is, in all partitions; returns where that was possible."""

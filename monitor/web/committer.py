@@ -57,11 +57,13 @@ class Item:
     Attributes
     ----------
     size : bytes.
+    payload_hash : of its text (Intake.payload_hash); None where it had none of its own.
     """
 
     size: int
     event: Event | None
     reason: str = ""
+    payload_hash: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -241,7 +243,7 @@ class Committer:
 
         def refuse(pair: tuple[Item, Key], reason: str) -> list[Outcome]:
             item, key = pair
-            return self._store([(Item(item.size, None, reason), key)])
+            return self._store([(Item(item.size, None, reason, item.payload_hash), key)])
 
         def failed(e: Exception, items: int) -> None:
             self._writer = None
@@ -259,9 +261,9 @@ class Committer:
             for line, (item, key) in enumerate(pairs, start=at + 1):
                 event, reason = self._allowed(item, key)
                 if event is None:
-                    bad.append(DeadLetter(line, line, item.size, BAD, reason))
+                    bad.append(DeadLetter(line, line, item.size, BAD, reason, item.payload_hash))
                 else:
-                    arrivals.append(Arrival(event, line, line, item.size))
+                    arrivals.append(Arrival(event, line, line, item.size, item.payload_hash))
             end = at + len(pairs)
             try:
                 written = self._intake.store(writer, arrivals, bad, position=end, line=end)

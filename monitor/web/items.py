@@ -43,11 +43,12 @@ def transcripts(body: bytes, kind: str, intake: Intake, key: Key, *, most: int, 
 def _read(place: int, text: bytes, intake: Intake, key: Key, now: datetime, max_bytes: int) -> Iterator[Part]:
     if len(text) > max_bytes:
         reason = f"an event of {len(text):,} bytes is over the limit of {max_bytes:,}"
-        yield Part(place, Item(len(text), None, reason))
+        yield Part(place, Item(len(text), None, reason, intake.payload_hash(text)))
         return
+    hashed = intake.payload_hash(text)
     found = intake.decoder(deployment=key.deployment).decode_all(text, now)
     for one in found:
-        yield _part(place, one, len(text), intake)
+        yield _part(place, one, len(text), intake, hashed)
 
 
 def spans(body: bytes, kind: str, intake: Intake, key: Key, *, most: int) -> list[Part]:
@@ -72,12 +73,12 @@ def _bounded(things: Sequence[object], most: int) -> None:
         raise Refused(413, f"{len(things):,} events are over the limit of {most:,}; send them in pieces")
 
 
-def _part(place: int, found: Event | BadEvent, size: int, intake: Intake) -> Part:
+def _part(place: int, found: Event | BadEvent, size: int, intake: Intake, hashed: bytes | None = None) -> Part:
     if isinstance(found, Skipped):
         return Part(place, Outcome(None, SKIPPED, str(found)), found.count)
     if isinstance(found, BadEvent):
-        return Part(place, Item(size, None, str(found)))
+        return Part(place, Item(size, None, str(found), hashed))
     event = intake.sample(found)
     if event is None:
         return Part(place, Outcome(found.event_id, SAMPLED_OUT))
-    return Part(place, Item(size, event))
+    return Part(place, Item(size, event, payload_hash=hashed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -102,6 +103,25 @@ def test_writer_watches(server: Server, valuedrift: Run, by: str) -> None:
         "baseline", "relearn", "atlas", "--reason", "new prompt", "--db", server.url("valuedrift_writer")
     )
     assert relearned.returncode == 0, relearned.stderr
+
+
+def test_writer_settles_no_dead_letters(server: Server, valuedrift: Run, tmp_path: Path) -> None:
+    """Reading dead letters once more takes rows away: the writer is told whose work that is, the owner does it."""
+    server.run_script()
+    assert valuedrift("db", "upgrade", "--db", server.url("valuedrift_migrator")).returncode == 0
+    server.run_script()
+    log = tmp_path / "log.jsonl"
+    messages = [{"role": "user", "content": "Where is it?"}, {"role": "assistant", "content": "On its way."}]
+    log.write_text(json.dumps({"ts": "2026-03-01T10:00:00Z", "model": "m", "messages": messages}) + "\n")
+    writer, migrator = ("--db", server.url("valuedrift_writer")), ("--db", server.url("valuedrift_migrator"))
+    assert valuedrift("watch", log, *writer).returncode == 0
+    replay = ("dead-letters", "replay", "--deployment", "named", "--json")
+    refusal = valuedrift(*replay, *writer)
+    assert refusal.returncode == 3
+    assert "the role that owns the tables" in refusal.stderr
+    assert last_json(valuedrift(*replay, *writer, "--dry-run"))["events"] == 1
+    done = last_json(valuedrift(*replay, *migrator))
+    assert (done["settled"], done["events"]) == (1, 1)
 
 
 WRITER_MAY_NOT = [

@@ -88,6 +88,8 @@ def test_rejected_items(server: Serving) -> None:
     assert "future" in answer.json["results"][1]["reason"]
     letters = rows(server.url, "dead_letters")
     assert sorted(d["reason"] for d in letters) == sorted(r["reason"] for r in answer.json["results"] if "reason" in r)
+    assert len({d["payload_hash"] for d in letters}) == 2
+    assert {len(d["payload_hash"]) for d in letters} == {16}
     assert server.figure('valuedrift_dead_letters_total{reason="time"}') == 1
     offset = rows(server.url, "offsets")[0]
     assert (offset["events"], offset["judged"], offset["dead_letters"], offset["position"]) == (4, 2, 2, 4)
@@ -268,6 +270,16 @@ def test_steps_beside_requests(tmp_path: Path, db: str, examples: list[dict[str,
         assert count(db, "points") > 100
         until(lambda: server.figure("valuedrift_series") == len({(e["deployment"], e["model"]) for e in examples}))
         assert server.figure('valuedrift_step_seconds_count{outcome="done"}') > 0
+
+
+def test_no_steps(tmp_path: Path, db: str) -> None:
+    """With steps turned off nothing is moved on, which is no fault, and stopping does not wait for a step."""
+    with Serving(tmp_path, db, env={"VALUEDRIFT_SERVE_STEP_SECONDS": "0"}) as server:
+        assert server.post([transcript(n) for n in range(20)]).status == 202
+        assert server.get("/readyz").status == 200
+        assert server.stop() == 0
+    assert count(db, "turns") == 20
+    assert count(db, "points") == 0
 
 
 def test_stopped_while_busy(tmp_path: Path, db: str) -> None:

@@ -27,6 +27,7 @@ from tests.service.working import (
     counted,
     dense,
     points,
+    positions,
     settle,
     turns,
     turns_in,
@@ -157,6 +158,21 @@ def test_positions_are_the_databases(
     with kafka.admin() as admin:  # nothing of Faust's own was made
         assert {t for t in admin.list_topics() if topic.name in t or group in t} == {topic.name}
     assert not [p for p in tmp_path.iterdir() if p.is_dir()]
+
+
+def test_partitions_take_turns(kafka: Cluster, events: list[Event], tmp_path: Path) -> None:
+    """A worker with a lag moves all its partitions on, however slow it is: none seems stuck."""
+    topic = Topic(kafka)
+    topic.put(events)
+    url = f"sqlite:///{tmp_path}/a.db"
+    with Worker(tmp_path, url, topic, kafka.name("group"), VALUEDRIFT_WORKER_BATCH_EVENTS="15") as worker:
+        found: list[int] = []
+        while sum(found) < topic.records / 4:
+            found = positions(url)
+            assert worker.process.poll() is None, worker.logged
+        worker.kill()
+    assert len(found) == PARTITIONS
+    assert min(found) > topic.records / 4 / PARTITIONS / 2
 
 
 def committed(topic: Topic, group: str) -> int:

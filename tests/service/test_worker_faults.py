@@ -7,12 +7,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.own_server import OwnServer
 from tests.service import working
 from tests.service.brokers import Broker, Cluster
 from tests.service.working import (
+    SETTLE_SECONDS,
     SOAK,
     Event,
     Topic,
@@ -151,6 +153,30 @@ def test_stopped_while_the_database_is_away(
     assert set(found) == working.turns_in(events)
 
 
+def test_no_more_is_fetched_than_can_be_stored(
+    kafka: Cluster, events: list[Event], own: OwnServer, tmp_path: Path
+) -> None:
+    """However much waits in Kafka, a worker whose database is away holds a few MB of it."""
+    working.clear(own.url)
+    topic = Topic(kafka)
+    topic.put(events[:100])
+    settings = {"VALUEDRIFT_WORKER_BUFFER_BYTES": str(1 << 20), "VALUEDRIFT_WORKER_SESSION_SECONDS": "25"}
+    with Worker(tmp_path, own.url, topic, kafka.name("group"), **settings) as worker:
+        until(lambda: counted(own.url) == topic.records)
+        process = psutil.Process(worker.process.pid)
+        before = process.memory_info().rss
+        own.stop()
+        process.suspend()  # so that it finds all of it at once
+        topic.put_raw([b"x" * 16_000] * 10_000)  # 160 MB
+        process.resume()
+        until(lambda: "database away" in worker.logged)
+        time.sleep(5)  # in which it would fetch the most of it
+        grown = process.memory_info().rss - before
+        assert worker.stop() == 0
+    own.start()
+    assert grown < 40e6
+
+
 @pytest.mark.parametrize("kill", [False, True] if SOAK else [True])
 def test_broker_restarted(
     kafka_durable: Broker,
@@ -169,6 +195,6 @@ def test_broker_restarted(
         kafka_durable.stop(kill=kill)
         time.sleep(30 if SOAK else 3)
         kafka_durable.start()
-        settle(empty_postgres, topic, worker, seconds=90)
+        settle(empty_postgres, topic, worker, seconds=max(90, SETTLE_SECONDS))
         assert worker.stop() == 0, worker.logged
     assert_as_undisturbed(empty_postgres, events, undisturbed)
