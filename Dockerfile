@@ -7,9 +7,13 @@ COPY streams streams
 COPY alerts alerts
 COPY migrations migrations
 RUN python -m venv /opt/valuedrift \
-    && /opt/valuedrift/bin/pip install --no-cache-dir -c constraints.txt '.[postgres,kafka,serve,alerts]'
+    && /opt/valuedrift/bin/pip install --no-cache-dir -c constraints.txt '.[postgres,kafka,serve,alerts,report]'
 
 FROM python:3.11.13-slim-bookworm
+# what WeasyPrint sets reports with
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libpangoft2-1.0-0 libharfbuzz-subset0 \
+    && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/valuedrift /opt/valuedrift
 ENV PATH=/opt/valuedrift/bin:$PATH PYTHONUNBUFFERED=1
 RUN useradd --create-home --uid 10001 watcher
