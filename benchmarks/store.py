@@ -39,8 +39,9 @@ from monitor.engine import Judged, series_of
 from monitor.store import reads, schema
 from monitor.store.bulk import Rows, Values
 from monitor.store.database import open_engine, upgrade, writing
+from monitor.store.ledger import Arrival
 from monitor.store.partitions import ensure_months, month_after
-from monitor.store.writes import Arrival, ChunkWriter, open_offset
+from monitor.store.writes import ChunkWriter, open_offset
 from monitor.taxonomy import K
 from monitor.transcript import Event, Message, Turn, minute_of
 

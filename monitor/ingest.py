@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from monitor.intake import Intake
-from monitor.store.writes import BAD, ChunkWriter, DeadLetter, Offset
+from monitor.store.ledger import BAD, DeadLetter
+from monitor.store.writes import ChunkWriter, Offset
 from monitor.transcript import minute_of
 from streams.files import Chunk, FileSource
 

@@ -16,17 +16,8 @@ from monitor.config import Config
 from monitor.engine import Judged, judge
 from monitor.errors import StoreError
 from monitor.store.database import hash_key
-from monitor.store.writes import (
-    BAD,
-    Arrival,
-    ChunkWriter,
-    DeadLetter,
-    Offset,
-    StoredReview,
-    Written,
-    known_events,
-    open_offset,
-)
+from monitor.store.ledger import BAD, Arrival, DeadLetter, known_events
+from monitor.store.writes import ChunkWriter, Offset, StoredReview, Written, open_offset
 from monitor.texts import Excerpts
 from monitor.transcript import Event
 from streams.formats import BadEvent, Decoder, Limits

@@ -18,6 +18,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 from monitor import config as configuration
 from monitor import options
 from monitor.errors import BrokerError
+from monitor.service_settings import Kafka
 from streams.reasons import printable
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _to = click.option("--to", "url", metavar="URL", help="kafka://HOST:PORT[,HOST:P
 _brokers = click.option("--brokers", "url", metavar="URL", help="kafka://HOST:PORT[,HOST:PORT] [as in the settings].")
 
 
-def _load(context: click.Context, url: str | None, **given: Any) -> tuple[configuration.Config, configuration.Kafka]:
+def _load(context: click.Context, url: str | None, **given: Any) -> tuple[configuration.Config, Kafka]:
     from streams.kafka import at
 
     config = options.load(context, **given)

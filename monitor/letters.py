@@ -17,8 +17,8 @@ from sqlalchemy import ColumnElement, Connection, func, select
 
 from monitor.intake import Intake
 from monitor.store import schema
+from monitor.store.ledger import BAD, Arrival
 from monitor.store.retry import reading
-from monitor.store.writes import BAD, Arrival
 from streams.files import FileSource
 from streams.lines import Line
 from streams.redaction import Redactor

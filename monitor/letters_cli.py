@@ -128,7 +128,7 @@ def replay(
     """
     from monitor import letters
     from monitor.store import schema
-    from monitor.store.writes import BAD
+    from monitor.store.ledger import BAD
 
     config = options.load(context, store__url=url, input__format=log_format, input__deployment=deployment)
     engine = options.open_database(config)

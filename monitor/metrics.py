@@ -22,8 +22,9 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from classifiers.api import Classifier
+from monitor.store.ledger import BAD
 from monitor.store.retry import is_outage, passes
-from monitor.store.writes import BAD, Offset, Written
+from monitor.store.writes import Offset, Written
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 

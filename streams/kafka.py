@@ -14,8 +14,8 @@ from typing import Any, Final
 import msgspec
 
 from monitor.config import KAFKA_KEY_PASSWORD, KAFKA_PASSWORD
-from monitor.config import Kafka as Settings
 from monitor.errors import BrokerError, ConfigError
+from monitor.service_settings import Kafka as Settings
 from streams.reasons import printable
 
 try:

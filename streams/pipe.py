@@ -20,8 +20,8 @@ from kafka.errors import (
     UnsupportedVersionError,
 )
 
-from monitor.config import Kafka as Settings
 from monitor.errors import BrokerError
+from monitor.service_settings import Kafka as Settings
 from streams import headers as names
 from streams.headers import Headers
 from streams.kafka import failure, producer, require_topic, shown

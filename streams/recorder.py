@@ -20,8 +20,9 @@ from monitor.errors import StoreError, StoreUnreachable
 from monitor.intake import Intake, store_by_halves
 from monitor.logs import get_logger
 from monitor.store import schema
+from monitor.store.ledger import BAD, Arrival, DeadLetter
 from monitor.store.retry import reading
-from monitor.store.writes import BAD, Arrival, ChunkWriter, DeadLetter, Offset, open_offset
+from monitor.store.writes import ChunkWriter, Offset, open_offset
 from streams import headers as names
 from streams.continuity import Continuity
 from streams.formats import FORMATS, Decoder

@@ -12,8 +12,8 @@ from typing import Any, Final
 import msgspec
 from kafka import TopicPartition
 
-from monitor.config import Kafka as Settings
 from monitor.errors import BrokerError, ConfigError
+from monitor.service_settings import Kafka as Settings
 from streams import headers as names
 from streams.headers import Headers, text_of
 from streams.kafka import consumer as connect

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from monitor.config import Config
-from monitor.config import Kafka as Settings
 from monitor.errors import InputError
+from monitor.service_settings import Kafka as Settings
 from streams import headers as names
 from streams.files import HEAD, Chunk, FileSource, Line, open_sources
 from streams.formats import BadEvent, Decoder, Limits

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from kafka import TopicPartition
-from sqlalchemy import Engine, text
 
 from alerts.duty import Duty
 from monitor.config import Config
-from monitor.config import Kafka as Settings
 from monitor.errors import BrokerError
 from monitor.intake import Clock
 from monitor.logs import get_logger
 from monitor.metrics import Metrics
 from monitor.readings import Reading
+from monitor.report.schedule import Schedule
+from monitor.service_settings import Kafka as Settings
 from monitor.steps import News, Stepper
+from monitor.store.leading import leading
 from monitor.watch import LATENESS_MINUTES
 from streams.kafka import consumer, told
 from streams.recorder import standings
@@ -67,6 +68,7 @@ class Ticks:
     cluster : of the positions' names (streams.recorder).
     duty : what the worker does about alerts.
     on_news : is told of each alert that is raised.
+    reports : the weekly reports.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Ticks:
         clock: Clock,
         metrics: Metrics,
         on_news: Callable[[News], None],
+        reports: Schedule,
     ) -> None:
         self._stepper = stepper
         self._duty = duty
@@ -90,6 +93,7 @@ class Ticks:
         self._clock = clock
         self._metrics = metrics
         self._on_news = on_news
+        self._reports = reports
         self._stuck = Stuck()
         self._given_up: tuple[int, ...] = ()
         self._lag: dict[str, Reading] = {}
@@ -102,13 +106,11 @@ class Ticks:
         ------
         BrokerError, StoreError : how far Kafka or the database is cannot be known, or the database stays away.
         """
-        with _leading(self._stepper.engine) as leads:
+        with leading(self._stepper.engine, LEADER_LOCK) as leads:
             if leads:
-                try:
+                with self._duty.watching(self._on_news, self._lag):
                     self._step()
-                finally:  # steps that fail are something to tell of
-                    for news in self._duty.look(self._lag):
-                        self._on_news(news)
+                self._reports.look()
         return leads
 
     def _step(self) -> None:
@@ -120,7 +122,6 @@ class Ticks:
         if found.until is not None:
             for news in self._stepper.step(closed_until=found.until):
                 self._on_news(news)
-        self._duty.stepped()
 
     def closing(self) -> Closing:
         """What is over now. The order matters: what is counted by then was produced before the clock was read, or not.
@@ -141,25 +142,6 @@ class Ticks:
             at[partition] = Standing(position, end, None if offset is None else offset.newest_ts, stuck)
         behind = [s.newest_ts for s in at.values() if s.position < s.end and s.newest_ts is not None]
         lag = max((now - min(behind, default=now)).total_seconds() / 60, 0.0)
-        self._lag = {"lag_minutes": (lag, lag, lag)}
+        self._lag["lag_minutes"] = (lag, lag, lag)
         patience = self._settings.max_lag_wait_seconds
         return closing(at, now, lateness_minutes=LATENESS_MINUTES, patience_seconds=patience)
-
-
-@contextlib.contextmanager
-def _leading(engine: Engine) -> Iterator[bool]:
-    """Whether this process is the one that steps, now. A SQLite file has one writer at a time anyway."""
-    if engine.dialect.name != "postgresql":
-        yield True
-        return
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        key = {"key": LEADER_LOCK}
-        leads = bool(connection.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar_one())
-        try:
-            yield leads
-        finally:
-            if leads:
-                try:
-                    connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
-                except Exception:  # the session ends, and its lock with it
-                    connection.invalidate()

@@ -11,7 +11,8 @@ from sqlalchemy import Engine, Table, select
 from monitor.buckets import MAX_WEIGHT, to_fixed_point, turn_terms
 from monitor.engine import Judged, series_of
 from monitor.store import schema
-from monitor.store.writes import Arrival, ChunkWriter, StoredReview, open_offset
+from monitor.store.ledger import Arrival
+from monitor.store.writes import ChunkWriter, StoredReview, open_offset
 from monitor.transcript import Event, Message, SecondJudgements, Turn, minute_of
 
 START = datetime(2026, 3, 31, 23, 30, tzinfo=UTC)

@@ -1,7 +1,7 @@
 """Parts of a dashboard as Grafana's JSON: queries, panels of the kinds used here, variables, a grid without overlaps.
 
-Plain values: of the builder libraries, grafanalib knows no Grafana after 9, and grafana-foundation-sdk numbers its
-releases by time of build and Grafana's version, so that the newest one an installer finds is that of an old Grafana.
+Plain values: Grafana's own builder library, grafana-foundation-sdk, numbers its releases by time of build and Grafana's
+version, so that the newest one an installer finds is that of an old Grafana.
 """
 
 from __future__ import annotations

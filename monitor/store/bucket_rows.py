@@ -12,13 +12,10 @@ from sqlalchemy import Connection, Table, TextClause, select, text, tuple_
 from monitor.buckets import Sums
 from monitor.label_sums import LabelSums
 from monitor.store import schema
-from monitor.store.bulk import array, as_rows
+from monitor.store.bulk import IN_LIST, array, as_rows
 from monitor.store.database import insert
 
 S = TypeVar("S", Sums, LabelSums)
-
-_IN_LIST: Final = 500
-"""Keys in one IN (...): well under every driver's limit on parameters."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +92,9 @@ def _stored(
         wanted = {"series_id": array(p[0] for p in places), "minute": array(p[1] for p in places)}
         yield from connection.execute(_read(table.name), {**wanted, **own})
         return
-    for start in range(0, len(places), _IN_LIST):
+    for start in range(0, len(places), IN_LIST):
         query = select(table.c.series_id, table.c.minute, table.c.sums).where(
-            tuple_(table.c.series_id, table.c.minute).in_(places[start : start + _IN_LIST]),
+            tuple_(table.c.series_id, table.c.minute).in_(places[start : start + IN_LIST]),
             *(table.c[name] == value for name, value in own.items()),
         )
         yield from connection.execute(query)

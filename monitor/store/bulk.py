@@ -18,6 +18,8 @@ from monitor.store.schema import UtcDateTime
 Values = list[Any] | NDArray[Any] | str
 """One value a row, none of them None; a string alone is that of every row."""
 
+IN_LIST: Final = 500
+"""Keys in one IN (...): well under every driver's limit on parameters."""
 _SIGNATURE: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER: Final = b"\xff\xff"
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC).timestamp()

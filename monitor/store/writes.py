@@ -10,39 +10,28 @@ from datetime import datetime
 from typing import Final
 
 import numpy as np
-from sqlalchemy import Connection, Engine, bindparam, func, select, text, tuple_, update
+from sqlalchemy import Connection, Engine, bindparam, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from monitor.buckets import Q_UNIT, to_fixed_point
 from monitor.engine import Judged, SeriesKey, fold, fold_labels, series_of
 from monitor.errors import StoreError
-from monitor.store import schema
+from monitor.store import ledger, schema
 from monitor.store.bucket_rows import BUCKETS, LABEL_SUMS, add_to_rows
-from monitor.store.bulk import Rows, Values
+from monitor.store.bulk import IN_LIST, Rows, Values
 from monitor.store.database import insert, shown, writing
+from monitor.store.ledger import BAD, DUPLICATE, Arrival, DeadLetter
 from monitor.store.partitions import ensure_months, forget_made, month_of
 from monitor.store.retry import persistent, retrying
 from monitor.taxonomy import BEHAVIOURS, FACTORS
-from monitor.transcript import Event, time_of
+from monitor.transcript import time_of
 
-BAD: Final = "bad"
-DUPLICATE: Final = "duplicate"
-_IN_LIST: Final = 500
-"""Keys in one IN (...): well under every driver's limit on parameters."""
 _MINUTES_PER_DAY: Final = 24 * 60
 _SERIES_LOCK: Final = 0x736572696573
 """PostgreSQL advisory lock under which series are created, so that no more are than allowed."""
 
 _LOCK_OFFSET: Final = select(schema.offsets).where(schema.offsets.c.id == bindparam("key")).with_for_update()
 _MOVE_OFFSET: Final = update(schema.offsets).where(schema.offsets.c.id == bindparam("key"))
-_TEMPORARY: Final = text(
-    "CREATE TEMPORARY TABLE incoming_keys (event_id text, offset_id bigint, line bigint) ON COMMIT DROP"
-)
-# in the order of Python's sort, as every writer's: they wait for each other's ids, and never in a circle
-_ENTER: Final = text(
-    "INSERT INTO event_keys (event_id, offset_id, line) SELECT event_id, offset_id, line FROM incoming_keys "
-    'ORDER BY event_id COLLATE "C" ON CONFLICT DO NOTHING RETURNING event_id'
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +51,6 @@ class Offset:
     dead_letters: int = 0
     newest_ts: datetime | None = None
     """Event time of its newest event."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A line that could not be counted; `payload_hash` is a keyed one of its bytes, None where they were not kept."""
-
-    line: int
-    position: int
-    size: int
-    kind: str
-    reason: str
-    payload_hash: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +86,6 @@ class StoredText:
     answer: str
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """An event and where it stands in its source; `payload_hash` as of a dead letter."""
-
-    event: Event
-    line: int
-    position: int
-    size: int
-    payload_hash: bytes | None = None
-
-
 @persistent
 def open_offset(engine: Engine, source: str) -> Offset:
     """The source's offset, created at the start when the source is new."""
@@ -133,24 +99,6 @@ def open_offset(engine: Engine, source: str) -> Offset:
             connection.execute(insert(table, connection).values(fresh).on_conflict_do_nothing())
             row = connection.execute(wanted).mappings().one()
         return Offset(**row)
-
-
-@persistent
-def known_events(engine: Engine, event_ids: Sequence[str]) -> set[str]:
-    """Which of the ids are in the ledger already: a cheap look before turns are judged."""
-    table = schema.event_keys
-    with engine.connect() as connection:
-        return {
-            found
-            for start in range(0, len(event_ids), _IN_LIST)
-            for found in connection.execute(
-                select(table.c.event_id).where(table.c.event_id.in_(event_ids[start : start + _IN_LIST]))
-            ).scalars()
-        }
-
-
-class _NotAsExpected(Exception):
-    """An event that seemed new is in the ledger after all, or the other way round: look at each."""
 
 
 class ChunkWriter:
@@ -232,7 +180,7 @@ class ChunkWriter:
             ensure_months(self._engine, "turn_texts", {month_of(t.ts) for t in texts})
             try:
                 return transaction()
-            except _NotAsExpected:
+            except ledger.NotAsExpected:
                 expected = None
                 return transaction()
 
@@ -247,7 +195,8 @@ class ChunkWriter:
                         f"{before.source} is being read into {shown(self._engine)} by another process; "
                         "stop one of the two"
                     )
-                base = self._settle(connection, settled, read)
+                gone = ledger.take_back(connection, before.id, settled)
+                base = replace(read, events=read.events - gone, dead_letters=read.dead_letters - gone)
                 written = self._store(connection, placed, judged, bad, reviews, texts, base, expected)
                 sent.append(written)
             return written
@@ -259,17 +208,6 @@ class ChunkWriter:
     def _stored_offset(self, connection: Connection) -> Offset:
         """The source's offset in the store, which nobody else can move until this transaction ends."""
         return Offset(**connection.execute(_LOCK_OFFSET, {"key": self.offset.id}).mappings().one())
-
-    def _settle(self, connection: Connection, lines: Sequence[int], read: Offset) -> Offset:
-        """Take bad lines' dead letters away, and out of the source's counts."""
-        if not lines:
-            return read
-        t = schema.dead_letters
-        gone = 0
-        for start in range(0, len(lines), _IN_LIST):
-            these = t.c.line.in_(lines[start : start + _IN_LIST])
-            gone += connection.execute(t.delete().where(t.c.offset_id == read.id, t.c.kind == BAD, these)).rowcount
-        return replace(read, events=read.events - gone, dead_letters=read.dead_letters - gone)
 
     def _store(
         self,
@@ -285,21 +223,21 @@ class ChunkWriter:
         """All rows of a chunk, and the offset with what came of it."""
         first, refused, repeated = self._sorted(placed)
         if expected is None or judged is None:
-            claimed = self._enter(connection, first)
+            claimed = ledger.enter(connection, read.id, first)
             rows = [] if judged is None else [i for i, t in enumerate(judged.turns) if t.event.event_id in claimed]
             turns = self._turns(connection, judged, rows, first) if judged is not None and rows else None
         else:
             claimed = first.keys() & expected
             rows = [i for i, t in enumerate(judged.turns) if t.event.event_id in claimed]
             try:
-                with self._keys(connection, first, claimed).adding():
+                with ledger.entries(connection, read.id, first, claimed).adding():
                     turns = self._turns(connection, judged, rows, first) if rows else None
             except IntegrityError as e:
-                raise _NotAsExpected from e
+                raise ledger.NotAsExpected from e
         new = {k: a for k, a in first.items() if k in claimed}
         repeated += [a for k, a in first.items() if k not in claimed]
-        letters = [*bad, *refused, *self._duplicates(connection, repeated, surely=expected is not None)]
-        kept = self._keep(connection, letters)
+        letters = [*bad, *refused, *ledger.duplicates(connection, repeated, surely=expected is not None)]
+        kept = ledger.keep(connection, read.id, letters)
         if judged is not None and turns is not None:
             with turns.adding():
                 sums = {(self._series_ids[k], at): s for (k, at), s in fold(judged, rows).items()}
@@ -342,87 +280,6 @@ class ChunkWriter:
                 first[a.event.event_id] = a
         return first, refused, repeated
 
-    def _keys(self, connection: Connection, first: Mapping[str, Arrival], ids: Collection[str]) -> Rows:
-        """Rows of the ledger, in order."""
-        ordered = sorted(ids)
-        columns: dict[str, Values] = {
-            "event_id": ordered,
-            "offset_id": np.full(len(ordered), self.offset.id),
-            "line": [first[k].line for k in ordered],
-        }
-        return Rows(connection, schema.event_keys, columns, len(ordered))
-
-    def _enter(self, connection: Connection, first: Mapping[str, Arrival]) -> set[str]:
-        """Enter ids into the ledger, in order; returns those that were not in it."""
-        if not first:
-            return set()
-        if connection.dialect.name == "postgresql":
-            connection.execute(_TEMPORARY)
-            self._keys(connection, first, first).add(into="incoming_keys")
-            return set(connection.execute(_ENTER).scalars())
-        table = schema.event_keys
-        enter = insert(table, connection).on_conflict_do_nothing().returning(table.c.event_id)
-        rows = [{"event_id": k, "offset_id": self.offset.id, "line": first[k].line} for k in sorted(first)]
-        return set(connection.execute(enter, rows).scalars())
-
-    def _duplicates(self, connection: Connection, repeated: Sequence[Arrival], *, surely: bool) -> list[DeadLetter]:
-        """Dead letters that say where each was seen first.
-
-        Raises
-        ------
-        _NotAsExpected : one that is surely a duplicate is not in the ledger.
-        """
-        seen = self._first_seen(connection, [a.event.event_id for a in repeated])
-        if surely and any(a.event.event_id not in seen for a in repeated):
-            raise _NotAsExpected
-        return [
-            DeadLetter(
-                a.line,
-                a.position,
-                a.size,
-                DUPLICATE,
-                f"duplicate of event {a.event.event_id}, first seen at {seen.get(a.event.event_id, '?')}"[:500],
-                a.payload_hash,
-            )
-            for a in repeated
-        ]
-
-    def _keep(self, connection: Connection, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
-        """Store dead letters; returns those that were not on record, as damage at the end of a file may be."""
-        if not letters:
-            return []
-        table = schema.dead_letters
-        kept = set(
-            connection.execute(
-                insert(table, connection).on_conflict_do_nothing().returning(table.c.line),
-                [
-                    {
-                        "offset_id": self.offset.id,
-                        "line": d.line,
-                        "position": d.position,
-                        "size": d.size,
-                        "kind": d.kind,
-                        "reason": d.reason,
-                        "payload_hash": d.payload_hash,
-                    }
-                    for d in letters
-                ],
-            ).scalars()
-        )
-        return [d for d in letters if d.line in kept]
-
-    def _first_seen(self, connection: Connection, event_ids: Sequence[str]) -> dict[str, str]:
-        keys, offsets = schema.event_keys, schema.offsets
-        found: dict[str, str] = {}
-        for start in range(0, len(event_ids), _IN_LIST):
-            query = (
-                select(keys.c.event_id, offsets.c.source, keys.c.line)
-                .join_from(keys, offsets, keys.c.offset_id == offsets.c.id)
-                .where(keys.c.event_id.in_(event_ids[start : start + _IN_LIST]))
-            )
-            found |= {event_id: f"{source}:{line}" for event_id, source, line in connection.execute(query)}
-        return found
-
     def _know_series(self, keys: Iterable[SeriesKey]) -> None:
         """Numbers of the series, of which new ones are created as long as there is room for more.
 
@@ -451,9 +308,9 @@ class ChunkWriter:
         wanted = {tuple(_series_row(k).values()): k for k in keys}
         names = list(wanted)
         found: dict[SeriesKey, int] = {}
-        for start in range(0, len(names), _IN_LIST):
+        for start in range(0, len(names), IN_LIST):
             query = select(table.c.deployment, table.c.model, table.c.labels, table.c.id).where(
-                tuple_(table.c.deployment, table.c.model, table.c.labels).in_(names[start : start + _IN_LIST])
+                tuple_(table.c.deployment, table.c.model, table.c.labels).in_(names[start : start + IN_LIST])
             )
             found |= {wanted[tuple(name)]: key for *name, key in connection.execute(query)}
         return found

@@ -21,8 +21,9 @@ from monitor.errors import StoreError, StoreUnreachable
 from monitor.intake import Intake, store_by_halves
 from monitor.logs import get_logger
 from monitor.metrics import Metrics
+from monitor.store.ledger import BAD, DUPLICATE, Arrival, DeadLetter
 from monitor.store.retry import retrying
-from monitor.store.writes import BAD, DUPLICATE, Arrival, ChunkWriter, DeadLetter, Offset, open_offset
+from monitor.store.writes import ChunkWriter, Offset, open_offset
 from monitor.transcript import Event
 from monitor.web.keys import ANYBODY, Key
 from monitor.web.refusals import Refused

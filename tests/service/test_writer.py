@@ -16,8 +16,8 @@ from monitor.errors import StoreError
 from monitor.store import schema
 from monitor.store.bulk import Rows
 from monitor.store.database import open_store, writing
+from monitor.store.ledger import Arrival, DeadLetter
 from monitor.store.partitions import drop_before, ensure_months, month_of
-from monitor.store.writes import Arrival, DeadLetter
 from monitor.taxonomy import BEHAVIOURS, FACTORS
 from tests.store_cases import VERSION, contents, events, judged, write, writer
 

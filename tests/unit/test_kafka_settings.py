@@ -15,8 +15,9 @@ import msgspec
 import pytest
 from kafka.errors import ClusterAuthorizationFailedError, KafkaError, KafkaTimeoutError, TopicAuthorizationFailedError
 
-from monitor.config import KAFKA_PASSWORD, Kafka, load
+from monitor.config import KAFKA_PASSWORD, load
 from monitor.errors import BrokerError, ConfigError, StoreError
+from monitor.service_settings import Kafka
 from streams import pipe
 from streams.kafka import at, client_arguments, failure, shown
 from streams.marks import Mark, Marks

@@ -9,10 +9,11 @@ import faust
 import msgspec
 import pytest
 
-from monitor.config import KAFKA_PASSWORD, Config, Kafka
+from monitor.config import KAFKA_PASSWORD, Config
 from monitor.errors import ConfigError
+from monitor.service_settings import Kafka
+from streams.faust_app import application
 from streams.recorder import Record, _line, _pieces, source_name
-from streams.worker import application
 
 
 def conf(settings: Kafka, environment: dict[str, str] | None = None) -> Any:
