@@ -11,6 +11,7 @@ from rich.text import Text
 from monitor.intake import NOT_SAMPLED
 from monitor.multiplicity import PAGE, TICKET
 from monitor.taxonomy import BEHAVIOURS
+from monitor.where import where_lines
 from streams.reasons import printable
 
 SHOWN_SERIES: Final = 20
@@ -85,6 +86,9 @@ def show_alert(alert: dict[str, Any], console: Console) -> None:
     low, high = alert["onset_interval"]
     line(console, f"    onset {when(alert['onset'])} (90 %: {when(low)} to {when(high)})")
     line(console, f"    {alert['reason']}")
+    carriers = where_lines(alert["values"].get("where", []))
+    if carriers:
+        line(console, f"    likely where: {'; '.join(carriers)}")
     if "ended" in alert["values"]:
         line(console, f"    ended by a person: {text(alert['values']['ended'])}")
     _show_turns(alert["telling_turns"], console)

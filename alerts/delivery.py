@@ -280,7 +280,7 @@ class Deliverer:
             event.set()
 
     def close(self, seconds: float) -> bool:
-        """End after the calls at hand; False when they take longer: what they held is sent by the next process."""
+        """End after one more look at what is due; False when that takes longer: the next process sends what is left."""
         self._stop.set()
         self.wake()
         give_up = time.monotonic() + seconds
@@ -304,13 +304,15 @@ class Deliverer:
 
     def _run(self, lane: Lane) -> None:
         wake = self._wake[lane.target.name]
-        while not self._stop.is_set():
+        ends = False
+        while not ends:
             wake.clear()
+            ends = self._stop.is_set()  # what was put there before goes out still
             try:
                 busy = lane.deliver()
                 lane.depth()
             except Exception as e:  # the database is away: what waits there keeps
                 busy = 0
                 _log.error("delivery failed", exc_info=e)
-            if not busy:
+            if not (busy or ends):
                 wake.wait(self._poll_seconds)

@@ -20,11 +20,14 @@ from alerts.rulebook import compile_rules
 from alerts.stages import Recipient
 from alerts.targets.settings import Alertmanager, build
 from monitor.config import Config
+from monitor.logs import get_logger
 from monitor.readings import Reading
 from monitor.steps import News, Stepper
 
 PATIENCE_SECONDS: Final = 10.0
 """How long a run that ends waits for its last notices."""
+
+_log: Final = get_logger(__name__)
 
 
 def with_alertmanager(config: Config, url: str) -> Config:
@@ -33,6 +36,12 @@ def with_alertmanager(config: Config, url: str) -> Config:
     have = targets.get("alertmanager")
     target = replace(have, url=url) if isinstance(have, Alertmanager) else Alertmanager(url=url)
     return replace(config, alerts=replace(config.alerts, targets={**targets, "alertmanager": target}))
+
+
+def log_news(news: News) -> None:
+    """Into the log, without the series' name: deployments are named by clients."""
+    a = news.alert
+    _log.warning("alert", alert=a.id, rule=a.rule, severity=news.severity or "resolved")
 
 
 class Duty:
@@ -77,7 +86,7 @@ class Duty:
         self._deliverer.start()
 
     def close(self) -> bool:
-        """No more go out; False when those at hand take too long, and go out again with the next process."""
+        """What is due goes out, and no more; False when that takes too long: the next process sends what is left."""
         return self._deliverer.close(PATIENCE_SECONDS)
 
     @contextmanager
@@ -88,6 +97,22 @@ class Duty:
             yield
         finally:
             self.close()
+
+    @contextmanager
+    def watching(self, tell: Callable[[News], None], figures: Mapping[str, Reading] | None = None) -> Iterator[None]:
+        """All series are moved on meanwhile; then there is a pass, also where that fails: it is something to tell of.
+
+        Parameters
+        ----------
+        tell : is told of each alert that rules on readings raised.
+        figures : as of `look`, as they are by then.
+        """
+        try:
+            yield
+            self.stepped()
+        finally:
+            for news in self.look(figures):
+                tell(news)
 
     def stepped(self) -> None:
         """All series were moved on, just now."""

@@ -16,20 +16,26 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from alerts.cli import alerts as alert_commands
 from alerts.console import SHOWN_DEAD_LETTERS, show_alert, show_summary
+from alerts.grafana.cli import grafana
 from monitor import options
 from monitor.baseline_cli import baseline as baseline_commands
 from monitor.db_cli import db as db_commands
 from monitor.errors import ConfigError, ValueDriftError
+from monitor.faithfulness_cli import faithfulness
 from monitor.ingest import Ingest
 from monitor.kafka_cli import kafka as kafka_commands
 from monitor.kafka_cli import replay, ship
 from monitor.letters_cli import dead_letters
+from monitor.report.cli import report
 from monitor.serve_cli import serve
+from monitor.simulate_cli import simulate
 from monitor.steps import News
 from monitor.store import reads
 from monitor.store.database import shown
 from monitor.store.retry import reading, retrying
+from monitor.stress_cli import from_stress, stress
 from monitor.summary import alert_values, summarise, with_texts
 from monitor.worker_cli import worker
 
@@ -71,13 +77,20 @@ def cli(context: click.Context, config_path: Path | None) -> None:
     context.obj = config_path
 
 
+baseline_commands.add_command(from_stress)
+cli.add_command(alert_commands)
 cli.add_command(baseline_commands, "baseline")
 cli.add_command(db_commands, "db")
 cli.add_command(dead_letters)
+cli.add_command(faithfulness)
+cli.add_command(grafana)
 cli.add_command(kafka_commands, "kafka")
 cli.add_command(replay)
+cli.add_command(report)
 cli.add_command(serve)
 cli.add_command(ship)
+cli.add_command(stress)
+cli.add_command(simulate)
 cli.add_command(worker)
 
 
@@ -93,6 +106,7 @@ cli.add_command(worker)
 @click.option("--series-by", metavar="LABEL", multiple=True, help="Split a deployment by this label (repeatable).")
 @options.json_last_line
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the trajectories: .png, .svg or .pdf.")
+@click.option("--alertmanager", metavar="URL", help="Tell this Alertmanager, beside the targets that are set.")
 @click.option("--fail-on-alert", is_flag=True, help="Exit 1 when an alert is firing at the end.")
 @click.pass_context
 def watch(
@@ -108,12 +122,14 @@ def watch(
     series_by: tuple[str, ...],
     as_json: bool,
     plot: Path | None,
+    alertmanager: str | None,
     fail_on_alert: bool,
 ) -> int:
     """Judge every turn of SOURCE (a file, a directory, or - for standard input) and say what drifted.
 
     SOURCE holds one transcript a line, plain or gzip. What was read before is not read again.
     """
+    from alerts.duty import with_alertmanager
     from classifiers.tiers import load_judge
     from monitor.plot import check_path, draw
     from monitor.watch import Watch
@@ -129,6 +145,8 @@ def watch(
         classifier__tier=tier,
         input__series_by=series_by or None,
     )
+    if alertmanager is not None:
+        config = with_alertmanager(config, alertmanager)
     config.baseline_rule(), config.trajectory()  # a wrong setting is told before any work
     if plot is not None:
         check_path(plot)
@@ -136,7 +154,7 @@ def watch(
     classifier = options.load_classifier(config)
     judge = load_judge(config.judge)
     engine = options.open_database(config)
-    run = Watch(engine, sources, classifier, config, judge=judge)
+    run = Watch(engine, sources, classifier, config, judge=judge, environment=os.environ)
     out = Console(highlight=False, soft_wrap=True)
     with _Bar(run.ingests) as bar:
         if follow:
@@ -149,9 +167,16 @@ def watch(
     summary["database"] = shown(engine)
     summary["dead_letters"] = [{"where": f"{d.source}:{d.line}", "kind": d.kind, "reason": d.reason} for d in letters]
     summary["skipped"] = dict(run.skipped)
+    summary["undelivered"] = dict(run.undelivered)
     summary["plot"] = None if plot is None else str(plot)
     if plot is not None:
         draw(engine, summary, plot)
+    for target, notices in run.undelivered.items():
+        click.echo(
+            f"valuedrift: {notices} notice(s) did not reach {target}; the next watch, serve or worker on this database "
+            "sends what still holds",
+            err=True,
+        )
     if as_json:
         click.echo(msgspec.json.encode(summary))
     else:
@@ -174,7 +199,7 @@ def _until_stopped(run: Any, bar: _Bar, console: Console) -> None:
 
     with contextlib.suppress(KeyboardInterrupt):
         run.follow(bar.advance, on_alert)
-    run.stepper.step()
+    run.finish(live=True)
 
 
 class _Bar:

@@ -24,7 +24,16 @@ log_format = click.option("--format", "log_format", type=LOG_FORMATS, help="[aut
 deployment = click.option("--deployment", metavar="NAME", help="Name for transcripts that carry none.")
 log_level = click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 json_object = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+json_lines = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 json_last_line = click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line of stdout.")
+
+
+class ListByDefault(click.Group):
+    """A group of commands that lists where none is named."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        known = bool(args) and (args[0] in self.commands or args[0] in ctx.help_option_names)
+        return super().parse_args(ctx, args if known else ["list", *args])
 
 
 def load(context: click.Context, **options: Any) -> configuration.Config:

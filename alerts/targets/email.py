@@ -23,6 +23,7 @@ from typing import Final, cast
 
 from alerts.notice import Notice
 from alerts.targets.base import Outcome
+from alerts.targets.document import Document
 from alerts.targets.mail_page import page
 from alerts.targets.settings import Email, Values
 from alerts.targets.text import brief, harmless, plain, subject
@@ -77,6 +78,10 @@ class EmailTarget:
         """See alerts.targets.base.Target."""
         shown = [harmless(n, excerpts=self._settings.excerpts) for n in notices]
         return [self._send(message(shown, self._sender, self._recipients, self._clock()))] * len(notices)
+
+    def send_document(self, document: Document) -> Outcome:
+        """See alerts.targets.document.Carrier."""
+        return self._send(document_message(document, self._sender, self._recipients, self._clock()))
 
     def close(self) -> None:
         """Connections live as long as a send."""
@@ -164,6 +169,24 @@ def message(notices: Sequence[Notice], sender: Address, recipients: Sequence[Add
     if picture is not None:
         html = cast(EmailMessage, next(p for p in mail.iter_parts() if p.get_content_subtype() == "html"))
         html.add_related(picture, "image", "png", cid=f"<{_PICTURE}>", filename="trace.png", disposition="inline")
+    return mail
+
+
+def document_message(
+    document: Document, sender: Address, recipients: Sequence[Address], date: datetime
+) -> EmailMessage:
+    """The message of a document: its text, and its files attached."""
+    mail = EmailMessage(policy=SMTP)
+    mail["Subject"] = printable(document.title, LONGEST_SUBJECT)
+    mail["From"] = sender
+    mail["To"] = list(recipients)
+    mail["Date"] = format_datetime(date)
+    mail["Message-ID"] = f"<{_token(document.key)}@{_HOST}>"
+    mail["Auto-Submitted"] = "auto-generated"
+    mail.set_content(document.text)
+    for file in document.files:
+        kind, _, subtype = file.kind.partition("/")
+        mail.add_attachment(file.content, kind, subtype, filename=file.name)
     return mail
 
 

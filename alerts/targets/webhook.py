@@ -13,6 +13,7 @@ import msgspec
 
 from alerts.notice import Notice
 from alerts.targets.base import Outcome
+from alerts.targets.document import Document
 from alerts.targets.http import HttpClient, Post, Reading
 from alerts.targets.settings import Values, Webhook
 from alerts.targets.text import harmless
@@ -57,12 +58,19 @@ class WebhookTarget:
         """See alerts.targets.base.Target."""
         return self._client.post([self._post(n) for n in notices], _READING)
 
+    def send_document(self, document: Document) -> Outcome:
+        """See alerts.targets.document.Carrier."""
+        return self._client.post([self._signed(document.json, document.key)], _READING)[0]
+
     def close(self) -> None:
         """Connections live as long as a send."""
 
     def _post(self, notice: Notice) -> Post:
         body = msgspec.json.encode(message(harmless(notice, excerpts=self._excerpts)))
-        headers = {"Idempotency-Key": f"{notice.id}.{notice.revision}"}
+        return self._signed(body, f"{notice.id}.{notice.revision}")
+
+    def _signed(self, body: bytes, key: str) -> Post:
+        headers = {"Idempotency-Key": key}
         if self._secret:
             headers[SIGNATURE] = signature(body, self._secret, int(self._clock().timestamp()))
         return Post(body, headers)

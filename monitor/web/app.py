@@ -1,4 +1,4 @@
-"""The paths served: transcripts and traces in, health and figures out."""
+"""The paths served: transcripts and traces in, health and figures out, alerts (monitor.web.oncall)."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from monitor.web.health import OK, Health
 from monitor.web.items import SAMPLED_OUT, Part
 from monitor.web.keys import ANYBODY, Key, Keys
 from monitor.web.limits import Held, Rate
+from monitor.web.oncall import ALERTS, SILENCES, OnCallPages
 from monitor.web.refusals import Refused
 
 TRANSCRIPTS: Final = "/v1/transcripts"
@@ -54,6 +55,7 @@ class Site:
     health: Health
     metrics: Metrics
     decoding: ThreadPoolExecutor
+    oncall: OnCallPages
 
     def whose(self, request: Request) -> Key:
         """Raises Refused 401 without a key, 403 with one that is not known."""
@@ -79,6 +81,8 @@ class Site:
         Refused : nothing of it was stored, or not yet: sent again, it is counted once.
         """
         key = self.whose(request)
+        if key.oncall:
+            raise Refused(403, "this API key looks after alerts, and writes nothing")
         self.rate.check(key.name)
         self.committer.check()
         kind = content_type(request.headers, types)
@@ -155,11 +159,12 @@ def application(site: Site) -> ASGIApp:
         Route(METRICS, site.figures),
         Route(HEALTHZ, site.healthz),
         Route(READYZ, site.readyz),
+        *site.oncall.routes(site.whose, site.rate),
     ]
     handlers: dict[Any, Any] = {Refused: _refused, HTTPException: _no_such_path, ClientDisconnect: _gone}
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
-    return Door(app, site.metrics, frozenset({TRANSCRIPTS, TRACES, METRICS, HEALTHZ, READYZ}))
+    return Door(app, site.metrics, frozenset({TRANSCRIPTS, TRACES, METRICS, HEALTHZ, READYZ, ALERTS, SILENCES}))
 
 
 def _json(status: int, value: Any, headers: dict[str, str] | None = None) -> Response:

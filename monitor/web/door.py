@@ -25,7 +25,7 @@ class Door:
 
     Parameters
     ----------
-    routes : paths that are named in metrics; all others are "other".
+    routes : beginnings of paths, of two parts at most, that are named in metrics; all others are "other".
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, routes: frozenset[str]) -> None:
@@ -37,7 +37,9 @@ class Door:
         if scope["type"] != "http":
             raise RuntimeError("only HTTP is served")
         started = time.perf_counter()
-        route = scope["path"] if scope["path"] in self._routes else "other"
+        route = "/".join(scope["path"].split("/", 3)[:3])
+        if route not in self._routes:
+            route = "other"
         body = _Incoming(receive, expects=any(name == b"expect" for name, _ in scope["headers"]))
         status = 0
 

@@ -1,4 +1,4 @@
-"""API keys: who may write, and which deployments. Only hashes of keys are kept."""
+"""API keys: who may write, or look after alerts, and of which deployments. Only hashes of keys are kept."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -16,21 +17,25 @@ from streams.reasons import printable
 
 MIN_KEY: Final = 16
 """Characters of a key: its hash is unsalted, so a key must not be guessable."""
+ONCALL: Final = "+oncall"
+"""Marks a key that looks after alerts."""
 _HASHED: Final = re.compile(r"sha256:([0-9a-fA-F]{64})")
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Who writes.
+    """Who asks.
 
     Attributes
     ----------
     name : for logs and limits.
-    deployments : the only ones it may write; empty: any.
+    deployments : the only ones it may write, or look after; empty: any.
+    oncall : it looks after alerts, and writes nothing.
     """
 
     name: str
     deployments: frozenset[str] = frozenset()
+    oncall: bool = False
 
     @property
     def deployment(self) -> str | None:
@@ -66,7 +71,7 @@ def load(path: Path | None, variable: str, environment: MutableMapping[str, str]
 
     A file has a key in each line, a variable separates them by `;` (docs/http.md):
 
-        NAME KEY [DEPLOYMENT ...]
+        NAME KEY [+oncall] [DEPLOYMENT ...]
 
     KEY is 16 characters or more, or sha256: and the hash of one in hex. Quotes keep a name with spaces together.
 
@@ -97,10 +102,13 @@ def _parsed(lines: Iterable[str], where: str) -> Iterator[tuple[bytes, Key]]:
         if not words:
             continue
         if len(words) < 2:
-            raise ConfigError(f"{where}{number}: write NAME KEY [DEPLOYMENT ...]")
-        name, secret, *deployments = words
+            raise ConfigError(f"{where}{number}: write NAME KEY [+oncall] [DEPLOYMENT ...]")
+        name, secret, *rest = words
+        marks = list(takewhile(lambda word: word.startswith("+"), rest))
+        if unknown := [mark for mark in marks if mark != ONCALL]:
+            raise ConfigError(f"{where}{number}: {printable(unknown[0])} is no mark of a key; there is {ONCALL}")
         hashed = _HASHED.fullmatch(secret)
         if hashed is None and len(secret) < MIN_KEY:
             raise ConfigError(f"{where}{number}: the key of {printable(name)} has fewer than {MIN_KEY} characters")
         digest = bytes.fromhex(hashed[1]) if hashed else hashlib.sha256(secret.encode()).digest()
-        yield digest, Key(name, frozenset(deployments))
+        yield digest, Key(name, frozenset(rest[len(marks) :]), ONCALL in marks)

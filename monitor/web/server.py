@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -14,13 +15,16 @@ import uvicorn
 from sqlalchemy import Engine
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from alerts.duty import Duty, log_news
 from classifiers.api import Classifier
-from monitor.config import Config, Serve
+from monitor.config import Config
 from monitor.errors import ConfigError
 from monitor.intake import Clock, Intake
 from monitor.logs import get_logger
 from monitor.metrics import Metrics
-from monitor.steps import News, Stepper
+from monitor.report.schedule import Schedule
+from monitor.service_settings import Serve
+from monitor.steps import Stepper
 from monitor.store import reads
 from monitor.store.retry import reading
 from monitor.ticker import Ticker
@@ -31,6 +35,7 @@ from monitor.web.committer import Committer
 from monitor.web.health import Health
 from monitor.web.keys import Keys
 from monitor.web.limits import Held, Rate
+from monitor.web.oncall import OnCallPages
 
 if TYPE_CHECKING:  # its HTTP client is an extra
     from classifiers.judge import Judge
@@ -38,6 +43,8 @@ if TYPE_CHECKING:  # its HTTP client is an extra
 HEADER_BYTES: Final = 32 * 1024
 IDLE_SECONDS: Final = 15
 """A connection kept open is closed when no further request begins."""
+ASKERS: Final = 2
+"""Threads that ask the database about alerts, so that no other request waits for it."""
 STOP_SECONDS: Final = 30.0
 """At the end, requests at hand, then the queue, then a step have so long each."""
 
@@ -145,19 +152,25 @@ def serve(
         retry_after=s.retry_after_seconds,
     )
     stepper = Stepper.of(engine, classifier, config)
+    duty = Duty(engine, config, stepper, clock, os.environ, metrics)
+    reports = Schedule(stepper, config, clock, os.environ)
 
     def step() -> bool:
-        for news in stepper.step(closed_until=minute_of(clock()) - LATENESS_MINUTES):
-            _tell(news)
+        with duty.watching(log_news):
+            for news in stepper.step(closed_until=minute_of(clock()) - LATENESS_MINUTES):
+                log_news(news)
+        reports.look()
         metrics.series.set(reading(engine, reads.series_count))
         return True
 
     ticker = Ticker(step, metrics, s.step_seconds)
     health = Health(engine, committer, ticker)
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoder") as decoding:
+    asking = ThreadPoolExecutor(max_workers=ASKERS, thread_name_prefix="asker")
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoder") as decoding, asking, duty.delivering():
         rate, held = Rate(s.events_per_second, s.burst_seconds), Held(s.held_bytes, s.retry_after_seconds)
         metrics.held_bytes.set_function(lambda: held.bytes)
-        site = Site(config, intake, committer, keys, rate, held, health, metrics, decoding)
+        oncall = OnCallPages(engine, config, clock, asking)
+        site = Site(config, intake, committer, keys, rate, held, health, metrics, decoding, oncall)
         for thread in (committer, ticker, health):
             thread.start()
         _server(application(site), s, lambda: on_start(_address(listener))).run(sockets=[listener])
@@ -197,9 +210,3 @@ def _server(app: Any, settings: Serve, on_start: Callable[[], None]) -> _Server:
 def _address(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _tell(news: News) -> None:
-    # no name of the series: deployments are named by clients
-    a = news.alert
-    _log.warning("alert", alert=a.id, rule=a.rule, severity=news.severity or "resolved")

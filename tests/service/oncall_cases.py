@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from alerts.compose import Composer
-from alerts.delivery import Lane
+from alerts.delivery import Lane, Observer
 from alerts.oncall import OnCall
 from alerts.rulebook import compile_rules
 from alerts.settings import Alerts, RuleSettings
@@ -89,5 +89,12 @@ def composer(engine: Engine, settings: Alerts | None = None) -> Composer:
     return Composer(stepper(engine), compile_rules(settings or alerts()))
 
 
-def lane(engine: Engine, target: Target, clock: Clock, settings: Alerts | None = None, seed: int = 0) -> Lane:
-    return Lane(engine, target, composer(engine, settings), ("rule",), clock, seed=seed, steady=clock.steady)
+def lane(
+    engine: Engine,
+    target: Target,
+    clock: Clock,
+    settings: Alerts | None = None,
+    seed: int = 0,
+    observer: Observer | None = None,
+) -> Lane:
+    return Lane(engine, target, composer(engine, settings), ("rule",), clock, observer, seed=seed, steady=clock.steady)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -268,3 +269,28 @@ def test_a_slow_target_holds_up_no_other(url: str, pager: Pager) -> None:
     wait_for("its word on it", lambda: dict(both.drain(0.0)) == {"slow": 1}, 20)
     assert both.close(20)
     engine.dispose()
+
+
+@pytest.mark.service
+def test_what_a_process_decided_last_goes_out_before_it_ends(scene: Scene) -> None:
+    """What came into the outbox between a lane's looks is told at the end, and not by the next process."""
+    looked = threading.Event()
+
+    class Looked:
+        def notified(self, target: str, result: str) -> None:
+            pass
+
+        def outbox(self, target: str, waiting: int, oldest_seconds: float) -> None:
+            looked.set()
+
+    out = lane(scene.engine, scene.target, scene.clock, observer=Looked())
+    deliverer = Deliverer([out], poll_seconds=3600)
+    deliverer.start()
+    assert looked.wait(20)
+    scene.bad[scene.a] = 0.9
+    for _ in range(3):
+        read(scene.engine, scene.clock.now, scene.bad)
+        scene.oncall.run(scene.clock.now, live=True)
+        scene.clock.forward(TICK)
+    assert deliverer.close(20)
+    assert scene.told == [("a/m", "firing")]

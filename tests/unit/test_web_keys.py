@@ -49,6 +49,18 @@ def test_file_and_variable(tmp_path: Path) -> None:
     assert only.deployment == "shop"
 
 
+def test_mark_of_on_call() -> None:
+    """A key marked +oncall looks after alerts, of the deployments that follow; no other mark is known."""
+    keys = of(f"pager {KEY}1 +oncall shop +shop; app {KEY}2 shop")
+    pager, app = keys.find(f"{KEY}1".encode()), keys.find(f"{KEY}2".encode())
+    assert pager is not None
+    assert (pager.oncall, pager.deployments) == (True, {"shop", "+shop"})
+    assert app is not None
+    assert not app.oncall
+    with pytest.raises(ConfigError, match=r"\+oncal is no mark of a key; there is \+oncall"):
+        of(f"pager {KEY} +oncal shop")
+
+
 @given(st.binary(max_size=40))
 def test_no_other_key(presented: bytes) -> None:
     """Nothing but the key itself opens."""
