@@ -6,7 +6,7 @@ DATA   ?= ../shared/data
 STAMP  := $(VENV)/.installed
 ENCODER := $(VENV)/.encoder
 
-.PHONY: setup demo test soak lint bench train-fast train-accurate clean
+.PHONY: setup demo test soak lint bench train-fast train-accurate clean packages
 
 setup: $(STAMP)
 
@@ -24,13 +24,24 @@ demo: setup
 	@mkdir -p out
 	@rm -f out/demo.db out/demo.db-wal out/demo.db-shm
 	@$(BIN)/valuedrift watch examples/two_weeks.jsonl --db sqlite:///out/demo.db --plot out/demo.png
+	@$(BIN)/valuedrift report --week 2026-W11 --db sqlite:///out/demo.db --format html,md,json --out out/report
+	-@$(BIN)/valuedrift report --week 2026-W11 --db sqlite:///out/demo.db --format pdf --out out/report
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint $(ENCODER)
+# tests post alerts to a real Alertmanager, open reports in a real browser, and print them with Pango; where these cannot
+# be installed they fail and say so
+packages:
+	@{ command -v prometheus-alertmanager && command -v chromium && ldconfig -p | grep libpangoft2-1.0; } >/dev/null || { \
+	  echo "installing Debian's prometheus-alertmanager, chromium and libpangoft2-1.0-0, which tests use"; \
+	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
+	    prometheus-alertmanager chromium libpangoft2-1.0-0 libharfbuzz-subset0; \
+	} >&2 || true
+
+test: lint $(ENCODER) packages
 	$(BIN)/python -m pytest
 
 # faults as long as operators see them

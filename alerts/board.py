@@ -25,7 +25,7 @@ Place = tuple[str, int]
 
 OFF: Final = Observation(False, gone=True, text="the rule is off")
 RETIRED: Final = Observation(False, gone=True, text="the series is retired")
-NOT_LIVE: Final = Observation(None, text="only asked of live sources")
+NOT_LIVE: Final = Observation(None, text="only asked of live sources, once they are caught up with")
 NO_READINGS: Final = Observation(None, text="nothing is known of the series")
 
 
@@ -56,7 +56,7 @@ class Board:
     monitor : of the monitor itself.
     memories : what is kept of rules and series.
     alerts : the rows of findings that fire and of alerts that memories are at, by id.
-    live : events come from a live source, so that silence means something.
+    live : events come from a live source that is read to its end, so that silence means something.
     """
 
     series: Mapping[int, SeriesKey]

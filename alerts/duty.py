@@ -24,6 +24,8 @@ from monitor.logs import get_logger
 from monitor.readings import Reading
 from monitor.steps import News, Stepper
 
+BEHIND_MINUTES: Final = 10.0
+"""Who lags further behind what was produced is not asked which series are silent."""
 PATIENCE_SECONDS: Final = 10.0
 """How long a run that ends waits for its last notices."""
 
@@ -118,21 +120,22 @@ class Duty:
         """All series were moved on, just now."""
         self._stepped = time.monotonic()
 
-    def look(self, figures: Mapping[str, Reading] | None = None) -> list[News]:
+    def look(self, figures: Mapping[str, Reading] | None = None, *, caught_up: bool = True) -> list[News]:
         """A pass by the clock; returns the alerts that rules on readings raised.
 
         Parameters
         ----------
         figures : of the process (alerts.conditions.MONITOR_METRICS) beside the age of its last step.
+        caught_up : whether what was produced was read: a backlog seems silent and is not.
 
         Raises
         ------
         StoreError : the database cannot be used.
         """
         age = (time.monotonic() - self._stepped) / 60
-        found = self._oncall.run(
-            self._clock(), live=True, figures={"step_age_minutes": (age, age, age), **(figures or {})}
-        )
+        known = {"step_age_minutes": (age, age, age), **(figures or {})}
+        lag = known.get("lag_minutes", (0.0,))[0]
+        found = self._oncall.run(self._clock(), live=True, caught_up=caught_up and lag <= BEHIND_MINUTES, figures=known)
         return self._news(found.raised, found.told)
 
     def look_back(self) -> list[News]:

@@ -67,13 +67,16 @@ class OnCall:
     settings: Settings
     clock: Callable[[], datetime]
 
-    def run(self, now: datetime, *, live: bool, figures: Mapping[str, Reading] | None = None) -> PassResult:
+    def run(
+        self, now: datetime, *, live: bool, caught_up: bool = True, figures: Mapping[str, Reading] | None = None
+    ) -> PassResult:
         """One pass.
 
         Parameters
         ----------
         now : the clock's time where events come from a live source; else that of the newest event.
-        live : whether silence means anything.
+        live : whether events come from a live source.
+        caught_up : whether what was produced was read; what is half read seems silent.
         figures : of this process, for the rule monitor_unhealthy (alerts.conditions.MONITOR_METRICS).
 
         Raises
@@ -83,7 +86,7 @@ class OnCall:
 
         def work(connection: Connection) -> PassResult:
             store.take_turn(connection)
-            board = self._board(connection, now, live, figures or {})
+            board = self._board(connection, now, live, figures or {}, silence_tells=live and caught_up)
             decided = decide(board, self.rules, self.recipients, now)
             self._write(connection, decided, now)
             return PassResult(decided.raised, len(decided.told))
@@ -95,7 +98,9 @@ class OnCall:
         newest = reading(self.engine, store.newest_event)
         return PassResult() if newest is None else self.run(newest, live=False)
 
-    def _board(self, connection: Connection, now: datetime, live: bool, figures: Mapping[str, Reading]) -> Board:
+    def _board(
+        self, connection: Connection, now: datetime, live: bool, figures: Mapping[str, Reading], *, silence_tells: bool
+    ) -> Board:
         memories = {(r.rule, r.series_id): Instance.from_json(r.memory) for r in store.states(connection)}
         firing = [a for a in reads.firing_alerts(connection) if a.rule in FINDINGS]
         known = {a.id: a for a in firing}
@@ -117,7 +122,7 @@ class OnCall:
             alerts=known,
             findings=[Finding(a, severity[a.id]) for a in firing],
             silences=[silence_of(row) for row in store.silences(connection, now)],
-            live=live,
+            live=silence_tells,
         )
 
     def _severities(self, connection: Connection, firing: Sequence[Alert]) -> dict[str, str]:

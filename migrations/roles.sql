@@ -41,8 +41,10 @@ BEGIN
     FOR item IN
         SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname = home AND c.relkind IN ('r', 'p') AND pg_get_userbyid(c.relowner) <> 'valuedrift_migrator'
-            AND (c.relname = ANY (ARRAY['alembic_version', 'alerts', 'baselines', 'buckets', 'dead_letters',
-                    'event_keys', 'offsets', 'points', 'reviews', 'second_judgements', 'series', 'settings', 'turns', 'turn_texts'])
+            AND (c.relname = ANY (ARRAY['alembic_version', 'alert_events', 'alert_states', 'alerts', 'baselines',
+                    'buckets', 'dead_letters', 'event_keys', 'label_sums', 'offsets', 'outbox', 'points', 'readings',
+                    'reports', 'reviews', 'second_judgements', 'series', 'settings', 'silences', 'turns',
+                    'turn_texts'])
                 OR c.relname ~ '^((turns|turn_texts|points)_\d{4}_\d{2}|event_keys_\d+)$')
     LOOP
         EXECUTE format('ALTER TABLE %I.%I OWNER TO valuedrift_migrator', home, item.relname);
@@ -66,10 +68,17 @@ BEGIN
             ('second_judgements', 'SELECT, INSERT',         'SELECT'),
             ('reviews',           'SELECT, INSERT',         'SELECT'),
             ('buckets',           'SELECT, INSERT, UPDATE', 'SELECT'),
+            ('label_sums',        'SELECT, INSERT, UPDATE', 'SELECT'),
             ('points',            'SELECT, INSERT, UPDATE', 'SELECT'),
             ('baselines',         'SELECT, INSERT, UPDATE', 'SELECT'),
             ('alerts',            'SELECT, INSERT, UPDATE', 'SELECT'),
-            ('dead_letters',      'SELECT, INSERT',         'SELECT')
+            ('readings',          'SELECT, INSERT, UPDATE', 'SELECT'),
+            ('alert_states',      'SELECT, INSERT, UPDATE', 'SELECT'),
+            ('alert_events',      'SELECT, INSERT',         'SELECT'),
+            ('silences',          'SELECT, INSERT, UPDATE', 'SELECT'),
+            ('outbox',            'SELECT, INSERT, UPDATE', 'SELECT'),
+            ('dead_letters',      'SELECT, INSERT',         'SELECT'),
+            ('reports',           'SELECT, INSERT, UPDATE', 'SELECT')
         ) AS rights (name, writer, reader)
         WHERE to_regclass(format('%I.%I', home, name)) IS NOT NULL
     LOOP
@@ -89,7 +98,7 @@ BEGIN
         SELECT s.relname FROM pg_class s JOIN pg_namespace n ON n.oid = s.relnamespace
             JOIN pg_depend d ON d.objid = s.oid AND d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
             JOIN pg_class t ON t.oid = d.refobjid
-        WHERE n.nspname = home AND s.relkind = 'S' AND t.relname IN ('offsets', 'series', 'baselines')
+        WHERE n.nspname = home AND s.relkind = 'S' AND t.relname IN ('offsets', 'series', 'baselines', 'alert_events')
     LOOP
         EXECUTE format('GRANT USAGE, SELECT ON SEQUENCE %I.%I TO valuedrift_writer', home, item.relname);
     END LOOP;

@@ -141,7 +141,9 @@ class Stepper:
 
     def _stored_series(self, series_id: int) -> reads.StoredSeries:
         with self.engine.connect() as connection:
-            return next(s for s in reads.all_series(connection) if s.id == series_id)
+            found = reads.one_series(connection, series_id)
+        assert found is not None, "a series is never deleted"
+        return found
 
     def _step_series(self, series: reads.StoredSeries, closed_until: int | None, raised: list[Alert]) -> None:
         """Step a series as far as its buckets go; alerts are added to `raised` as they are committed."""
@@ -153,10 +155,11 @@ class Stepper:
             resolves = state is not None
             state = self._begin(series)
         stored = series.state
-        with self.engine.connect() as reader:
+        with self.engine.connect() as reader, contextlib.ExitStack() as streams:
             start = state.next_minute
             recent: Iterable[Bucket] = _Stored(reader, series.id, self.version, start - max(WINDOWS_MINUTES), start)
-            fresh = reads.buckets(reader, series.id, self.version, start)
+            # what is left unread would hold SQLite's snapshot on the pooled connection, and its next write would fail
+            fresh = streams.enter_context(contextlib.closing(reads.buckets(reader, series.id, self.version, start)))
             piece: list[Bucket] = []
             for week, members in groupby(fresh, key=lambda bucket: bucket.minute // SLICE_MINUTES):
                 end = (week + 1) * SLICE_MINUTES

@@ -14,6 +14,7 @@ from monitor import prediction_powered
 from monitor.baseline import BaselineRule
 from monitor.buckets import Sums
 from monitor.entropy import Quantifier
+from monitor.readings import estimated_alike_since
 from monitor.state import SeriesState
 from monitor.steps import Stepper
 from monitor.store import reads
@@ -93,20 +94,12 @@ def _current(
                     series_id,
                     version,
                     p,
-                    _estimated_alike_since(connection, series_id, state),
+                    estimated_alike_since(connection, series_id, state),
                     settings,
                     fits=fits,
                 ),
             }
     return None
-
-
-def _estimated_alike_since(connection: Connection, series_id: int, state: SeriesState) -> datetime | None:
-    """From when on points know of the baseline that is in force, or, while there is none, know of none."""
-    if state.baseline is not None:
-        stored = in_force(baselines(connection, series_id), state.classifier_version)
-        return time_of(state.baseline.last_minute + 1) if stored is None else stored.origin.frozen_at
-    return time_of(state.armed_from) if state.armed_from else None
 
 
 def labelled_values(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Engine
 
-from alerts.duty import Duty
+from alerts.duty import BEHIND_MINUTES, Duty
 from classifiers.api import Classifier
 from monitor.config import Config
 from monitor.ingest import Ingest
@@ -113,9 +113,12 @@ class Watch:
                 pending = busy or self._young(now)
             if now.timestamp() - last_look > STEP_EVERY_SECONDS:
                 # silence, too, is something to tell of
-                for news in self._duty.look():
+                for news in self._duty.look(caught_up=not busy or not self._behind(now)):
                     on_alert(news)
                 last_look = now.timestamp()
+
+    def _behind(self, now: datetime) -> bool:
+        return any(i.progress.newest_minute < minute_of(now) - BEHIND_MINUTES for i in self.ingests)
 
     def _young(self, now: datetime) -> bool:
         return any(i.progress.newest_minute >= minute_of(now) - LATENESS_MINUTES for i in self.ingests)

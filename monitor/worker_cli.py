@@ -13,9 +13,9 @@ from typing import Final
 
 import click
 
-from monitor import config as configuration
 from monitor import options
 from monitor.errors import BrokerError, ConfigError
+from monitor.service_settings import Kafka
 
 STOP_SECONDS: Final = 30.0
 PAUSE_SECONDS: Final = 2.0
@@ -52,10 +52,11 @@ def worker(
     try:
         from prometheus_client import start_http_server
 
-        from alerts.duty import Duty
+        from alerts.duty import Duty, log_news
         from monitor import logs, metrics
         from monitor.intake import Intake
-        from monitor.steps import News, Stepper
+        from monitor.report.schedule import Schedule
+        from monitor.steps import Stepper
         from monitor.ticker import Ticker
         from streams import kafka, recorder, ticks
         from streams import worker as faust_worker
@@ -76,10 +77,6 @@ def worker(
     def clock() -> datetime:
         return datetime.now(UTC)
 
-    def tell(news: News) -> None:
-        a = news.alert  # no name of the series: deployments are named by clients
-        log.warning("alert", alert=a.id, rule=a.rule, severity=news.severity or "resolved")
-
     figures = metrics.Metrics()
     figures.build(classifier)
     figures.watch(engine)
@@ -92,7 +89,8 @@ def worker(
     stepper = Stepper.of(engine, classifier, config)
     ends = ticks.Ends(settings, os.environ)
     duty = Duty(engine, config, stepper, clock, os.environ, figures)
-    steps = ticks.Ticks(stepper, duty, ends, cluster, settings.topic, config, clock, figures, tell)
+    reports = Schedule(stepper, config, clock, os.environ)
+    steps = ticks.Ticks(stepper, duty, ends, cluster, settings.topic, config, clock, figures, log_news, reports)
     ticking = Ticker(steps.step, figures, w.step_seconds, at_end=ends.close)
 
     def started() -> None:
@@ -105,7 +103,7 @@ def worker(
             return faust_worker.Reader(settings, config, os.environ, own, thread, figures)
 
         asyncio.run(faust_worker.work(reader, started))
-    ticking.close(STOP_SECONDS)
+        ticking.close(STOP_SECONDS)
     server.shutdown()
     serving.join()
     server.server_close()
@@ -123,7 +121,7 @@ def _share_one_heap() -> None:
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
-def _cluster(settings: configuration.Kafka) -> str:
+def _cluster(settings: Kafka) -> str:
     """The cluster's id, once its brokers answer and the topics are found there. Raises BrokerError."""
     from streams.kafka import cluster_id
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar
+from functools import partial
+from typing import Any, Final, Generic
 
 from sqlalchemy import ColumnElement, Connection, Engine, Table, delete, distinct, func, select, tuple_
 
@@ -15,27 +16,13 @@ from monitor.state import SeriesState
 from monitor.steps import ONSET_HORIZON_MINUTES
 from monitor.store import schema
 from monitor.store.bucket_rows import S, Summed, upsert_rows
-from monitor.store.database import writing
+from monitor.store.database import committed
 from monitor.store.reads import bucket_versions
-from monitor.store.retry import retrying
 from monitor.trajectory import MINUTES_PER_DAY
 from monitor.transcript import minute_of
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 _MERGE_LOCK: Final = 0x76616C7566
 """PostgreSQL advisory lock under which rows become coarser; an arbitrary number of our own."""
-
-
-def batch(engine: Engine, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """A transaction of its own, again when it collides: it finds out itself what is left to do."""
-
-    def attempt() -> T:
-        with writing(engine) as connection:
-            return work(connection, *args, **kwargs)
-
-    return retrying(engine, attempt)
 
 
 @dataclass(frozen=True)
@@ -112,7 +99,8 @@ class _Grain(Generic[S]):
         """Yields the same for each batch. Which rows share a batch does not matter: sums of integers are exact."""
         start: int | None = self.start
         while start is not None:
-            finer, coarser, start = batch(engine, self._merge_batch, start, batch_rows)
+            merge = partial(self._merge_batch, start=start, batch_rows=batch_rows)
+            finer, coarser, start = committed(engine, merge)
             yield finer, coarser
 
     def _merge_batch(self, connection: Connection, start: int, batch_rows: int) -> tuple[int, int, int | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -47,13 +47,18 @@ class StoredSeries:
 
 def all_series(connection: Connection) -> list[StoredSeries]:
     """Every series, by name."""
-    t = schema.series
-    rows = connection.execute(select(t.c.id, t.c.deployment, t.c.model, t.c.labels, t.c.state)).all()
-    found = [
-        StoredSeries(r.id, SeriesKey(r.deployment, r.model, tuple((k, v) for k, v in json.loads(r.labels))), r.state)
-        for r in rows
-    ]
-    return sorted(found, key=lambda s: s.key)
+    return sorted(_series(connection, select(schema.series)), key=lambda s: s.key)
+
+
+def one_series(connection: Connection, series_id: int) -> StoredSeries | None:
+    """The series of an id."""
+    return next(_series(connection, select(schema.series).where(schema.series.c.id == series_id)), None)
+
+
+def _series(connection: Connection, query: Select[Any]) -> Iterator[StoredSeries]:
+    for r in connection.execute(query).all():
+        key = SeriesKey(r.deployment, r.model, tuple((k, v) for k, v in json.loads(r.labels)))
+        yield StoredSeries(r.id, key, r.state)
 
 
 def series_count(connection: Connection) -> int:
@@ -63,7 +68,7 @@ def series_count(connection: Connection) -> int:
 
 def buckets(
     connection: Connection, series_id: int, version: str, start: int, end: int | None = None
-) -> Iterator[Bucket]:
+) -> Generator[Bucket, None, None]:
     """Buckets of a series with start <= minute < end, in time order, shards added up; streamed, not held."""
     t = schema.buckets
     query = (
@@ -259,6 +264,13 @@ def alerts(
     return [Alert(**r) for r in connection.execute(query).mappings()]
 
 
+def alerts_by_id(connection: Connection, ids: Iterable[str]) -> list[Alert]:
+    """The alerts of these ids that there are."""
+    t, wanted = schema.alerts, list(ids)
+    pages = (select(t).where(t.c.id.in_(wanted[i : i + 500])) for i in range(0, len(wanted), 500))
+    return [Alert(**r) for page in pages for r in connection.execute(page).mappings()]
+
+
 def firing_alerts(connection: Connection) -> list[Alert]:
     """The alerts of all series that fire, oldest first."""
     t = schema.alerts
@@ -427,9 +439,9 @@ def days_until(connection: Connection, series_id: int, version: str) -> int:
     return 0 if last is None else int(last) + MINUTES_PER_DAY
 
 
-def bucket_versions(connection: Connection, series_id: int) -> list[str]:
-    """The classifier versions that a series has buckets of; leaps through the index."""
-    t = schema.buckets
+def bucket_versions(connection: Connection, series_id: int, table: Table = schema.buckets) -> list[str]:
+    """The classifier versions that a series has buckets (or other sums) of; leaps through the index."""
+    t = table
     found: list[str] = []
     while True:
         after = t.c.classifier_version > (found[-1] if found else "")

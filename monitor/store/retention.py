@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
-    Connection,
     Delete,
     Engine,
     Row,
@@ -33,7 +32,8 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from monitor.config import Limits
 from monitor.store import schema
 from monitor.store.bucket_rows import BUCKETS, LABEL_SUMS
-from monitor.store.coarser import Part, batch, parts
+from monitor.store.coarser import Part, parts
+from monitor.store.database import committed
 from monitor.store.partitions import drop_before, make_ahead, month_after, month_of, months
 from monitor.store.retry import reading, retrying
 
@@ -94,8 +94,9 @@ def _read(engine: Engine, query: Select[Any]) -> Sequence[Row[Any]]:
     return reading(engine, lambda connection: connection.execute(query).all())
 
 
-def _execute(connection: Connection, statement: Delete, parameters: Sequence[dict[str, Any]] = ()) -> int:
-    return connection.execute(statement, parameters).rowcount if parameters else connection.execute(statement).rowcount
+def _delete(engine: Engine, statement: Delete, parameters: Sequence[dict[str, Any]] | None = None) -> int:
+    """A transaction of its own; returns how many rows went."""
+    return committed(engine, lambda connection: connection.execute(statement, parameters).rowcount)
 
 
 def _before(now: datetime, kept: timedelta | None) -> datetime | None:
@@ -168,7 +169,7 @@ class _Old:
                 return gone
             last = tuple(found[-1])
             taken = delete(self.table).where(*where, tuple_(*self.order) <= last)
-            gone += batch(engine, _execute, taken)
+            gone += _delete(engine, taken)
 
 
 def _old(engine: Engine, limits: Limits, now: datetime, turns_before: datetime | None) -> Iterator[_Old]:
@@ -194,6 +195,10 @@ def _old(engine: Engine, limits: Limits, now: datetime, turns_before: datetime |
     if alerts_before is not None:
         yield _Old(a, (a.c.firing.is_(False), a.c.resolved_at < alerts_before), (a.c.id,))
         yield from _old_on_call(alerts_before)
+    reports, reports_before = schema.reports, _before(now, limits.reports)
+    if reports_before is not None:
+        key = (reports.c.week, reports.c["compare"], reports.c.scope)  # c.compare is a method
+        yield _Old(reports, (reports.c.ends_at < reports_before,), key)
     sums_before = {BUCKETS.table.name: _before(now, limits.buckets), LABEL_SUMS.table.name: _before(now, limits.labels)}
     for part in _parts(engine) if any(sums_before.values()) else ():
         before, s = sums_before[part.table.name], part.table
@@ -237,7 +242,7 @@ def _orphans(engine: Engine, table: Table, batch_rows: int, dry_run: bool, turns
         without = [{"id": event_id, "place": place} for event_id, place in page if (event_id, place) not in have]
         gone += len(without)
         if without and not dry_run:
-            batch(engine, _execute, orphan, without)
+            _delete(engine, orphan, without)
 
 
 def _event_keys(engine: Engine, before: datetime, batch_rows: int, dry_run: bool) -> int:
@@ -259,7 +264,7 @@ def _event_keys(engine: Engine, before: datetime, batch_rows: int, dry_run: bool
             if not dry_run:
                 taken = delete(t).where(t.c.seen_at <= last)
                 taken = taken if after is None else taken.where(t.c.seen_at > after)
-                batch(engine, _execute, taken)
+                _delete(engine, taken)
             after = last
     return gone
 

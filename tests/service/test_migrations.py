@@ -25,6 +25,7 @@ LATER_TABLES = (
     "alert_events",
     "silences",
     "outbox",
+    "reports",
 )
 """Tables that an older schema has no room for."""
 

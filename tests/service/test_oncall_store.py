@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import func, select
 
@@ -19,7 +20,7 @@ from monitor.store.database import open_engine, open_store, writing
 from monitor.store.retention import prune
 from monitor.unhealthy import monitor_figures
 from tests.conftest import EXAMPLES, Run, last_json
-from tests.service.oncall_cases import START, TICK, Clock, alerts, lane, on_call, read, series
+from tests.service.oncall_cases import RULE, START, TICK, Clock, alerts, lane, on_call, read, series
 from tests.service.pager import Pager, PagerTarget
 
 TOML = """
@@ -148,6 +149,20 @@ def test_a_rule_that_is_turned_off_lets_go(url: str) -> None:
         assert not alert.firing
         assert [e.reason for e in store.events_of(connection, alert.id) if e.kind == "state"] == ["fired", "gone"]
         assert store.states(connection) == []
+    engine.dispose()
+
+
+@pytest.mark.service
+def test_a_backlog_is_no_silence(url: str) -> None:
+    """A series that is read only half seems silent: nobody is told before the sources are caught up with."""
+    engine = open_store(url)
+    (a,) = series(engine, ["a"])
+    read(engine, START, {a: 0.0})
+    later = START + timedelta(days=1)
+    own = alerts(enabled=False)
+    duty = on_call(engine, Clock(later), msgspec.structs.replace(own, rules={RULE: own.rules[RULE]}))
+    assert [r.alert.rule for r in duty.run(later, live=True, caught_up=False).raised] == []
+    assert [r.alert.rule for r in duty.run(later + TICK, live=True).raised] == ["no_data"]
     engine.dispose()
 
 

@@ -13,8 +13,10 @@ import pytest
 from sqlalchemy import Connection, Engine, event, text
 
 from monitor.buckets import Q_UNIT, SIZE, Sums
+from monitor.label_sums import LabelSums
 from monitor.store import health, reads, schema
 from monitor.store.database import open_store, writing
+from monitor.store.label_reads import label_splits
 from monitor.store.partitions import ensure_months, month_of
 from monitor.taxonomy import BEHAVIOURS
 from monitor.transcript import minute_of
@@ -214,6 +216,11 @@ def large(postgres: str) -> Iterator[Engine]:
             "generate_series(0, 5000) m, unnest(ARRAY['v', 'w']) v",
             (minute_of(T0), packed),
         )
+        run(
+            "INSERT INTO label_sums SELECT s, v, %s + 60 * h, 1, 1, %s FROM generate_series(1, 12) s, "
+            "generate_series(0, 2500) h, unnest(ARRAY['v', 'w']) v",
+            (minute_of(T0), LabelSums([1], {"route": {"/chat": [1]}}).pack()),
+        )
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE"))
     yield engine
@@ -233,11 +240,16 @@ QUERIES: dict[str, Callable[[Connection], Any]] = {
     "second slice": lambda c: reads.second_slice(c, *AT, *WEEK),
     "turn count": lambda c: reads.turn_count(c, 3),
     "buckets of a week": lambda c: list(reads.buckets(c, *AT, minute_of(T0 + 3 * DAY), minute_of(T0 + 10 * DAY))),
+    "label sums of a week": lambda c: label_splits(c, *AT, minute_of(WEEK[0]), minute_of(WEEK[1])),
     "versions of buckets": lambda c: reads.bucket_versions(c, 3),
     "alerts": lambda c: reads.alerts(c, 3, *WEEK),
     "alerts of all": lambda c: reads.alerts(c, None, *WEEK),
     "ingestion": reads.ingestion_health,
-    "spans": lambda c: [health._span(c, "turns", "ts"), health._span(c, "points", "t"), health._bucket_span(c)],
+    "spans": lambda c: [
+        health._span(c, "turns", "ts"),
+        health._span(c, "points", "t"),
+        *(health._bucket_span(c, t) for t in (schema.buckets, schema.label_sums)),
+    ],
 }
 ONE_MONTH = {"trajectory of a week", "top turns", "reviewed slice", "second slice"}
 """Their range, 30 April to 7 May, begins a day before its month."""
@@ -245,7 +257,7 @@ ONE_MONTH = {"trajectory of a week", "top turns", "reviewed slice", "second slic
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_no_query_scans(large: Engine, name: str) -> None:
-    """No query of the product reads turns, events, points or buckets from end to end; of a week, only its months."""
+    """No query of the product reads turns, events, points or sums from end to end; of a week, only its months."""
     statements: list[tuple[str, Any]] = []
 
     def note(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
@@ -263,7 +275,7 @@ def test_no_query_scans(large: Engine, name: str) -> None:
         ]
     nodes = [n for plan in plans for n in walk(plan)]
     scanned = {n["Relation Name"] for n in nodes if n["Node Type"].endswith("Seq Scan")}
-    assert not {t for t in scanned if t.startswith(("turns", "points", "buckets", "event_keys"))}
+    assert not {t for t in scanned if t.startswith(("turns", "points", "buckets", "label_sums", "event_keys"))}
     touched = {n["Relation Name"] for n in nodes if n.get("Relation Name", "").startswith(("turns_", "points_"))}
     if name in ONE_MONTH:
         assert touched

@@ -45,6 +45,7 @@ KEEP = {
     "dead_letters": "",
     "event_keys": "",
     "alerts": "",
+    "reports": "",
     "minutes_after": "",
     "hours_after": "",
 }
@@ -113,6 +114,11 @@ def alert_row(series_id: int, key: str, resolved_at: datetime | None) -> dict[st
     )
 
 
+def report_row(week: str, ends_at: datetime) -> dict[str, Any]:
+    key = {"week": week, "compare": "previous", "scope": ""}
+    return key | {"ends_at": ends_at, "made_at": NOW, "version": "1", "data": b"", "sent": {}}
+
+
 def fill(engine: Engine, ages_days: list[float]) -> None:
     """One of everything for each age, named by it."""
     series_id, source = add_series(engine), add_source(engine)
@@ -134,6 +140,7 @@ def fill(engine: Engine, ages_days: list[float]) -> None:
             letter = {"offset_id": source, "line": k, "position": 0, "size": 1, "kind": "bad", "reason": name}
             connection.execute(schema.dead_letters.insert(), [letter | {"seen_at": ago(a)}])
             connection.execute(schema.alerts.insert(), [alert_row(series_id, name, ago(a))])
+            connection.execute(schema.reports.insert(), [report_row(name, ago(a))])
         connection.execute(schema.alerts.insert(), [alert_row(series_id, "firing", None)])
 
 
@@ -144,6 +151,7 @@ NAMES = {
     "event_keys": schema.event_keys.c.event_id,
     "dead_letters": schema.dead_letters.c.reason,
     "alerts": schema.alerts.c.id,
+    "reports": schema.reports.c.week,
 }
 
 
@@ -167,7 +175,8 @@ def test_nothing_goes_where_all_is_kept(engine: Engine) -> None:
 
 
 def test_defaults(engine: Engine) -> None:
-    """By default turns and what was said of them go after 90 days, the ledger after 400, the trajectory never."""
+    """By default turns and what was said of them go after 90 days, the ledger after 400, alerts and reports after 1095,
+    the trajectory never."""
     fill(engine, AGES)
     told = prune(engine, Config().limits(), NOW, dry_run=True)
     assert all("3000" in names for names in left(engine).values())
@@ -180,6 +189,7 @@ def test_defaults(engine: Engine) -> None:
     assert after["dead_letters"] == {"0.5", "10", "45", "89"}
     assert after["event_keys"] == names - {"401", "1000", "1200", "3000"}
     assert after["alerts"] == (names - {"1200", "3000"}) | {"firing"}
+    assert after["reports"] == names - {"1200", "3000"}
     assert after["points"] == names
     assert told.rows == done.rows
     assert told.months == done.months
