@@ -255,7 +255,7 @@ def report(**changes: Any) -> ReportData:
             SCHEMA, "0.1.0", "2026-W46", START, END, "previous", "fast-7c1e",
             Fleet(
                 12, 3, 1, 5, 3, 433_702, 421_848, 3, 2, 14.0, 167.0,
-                "Of 9 changes that could be judged, 4 stand at a false discovery rate of 10 % (Benjamini-Hochberg).",
+                "Of 9 changes that could be judged, 4 stand at a false discovery rate of 2 % (Benjamini-Hochberg).",
                 "Three of twelve series drifted; the gravest is assistant/hearth-2, where harmful compliance rose from "
                 "0.8 % to 9.2 % of turns.",
             ),

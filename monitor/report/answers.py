@@ -65,9 +65,9 @@ def _sure(s: Series) -> str:
     if c is None:
         return "The change cannot be told." + (f" {s.notes[0]}" if s.notes else "")
     stands = (
-        "The change stands among all series of this report (false discovery rate 10 %)."
+        "The change stands among all series of this report."
         if c.real
-        else "Among all series of this report it may be chance (false discovery rate 10 %)."
+        else "Among all series of this report it may be chance."
     )
     return (
         f"S {_moved(c.S.mean)} with probability {words.probability(c.probability)}: {words.nats_change(c.S)} nats. The "

@@ -59,7 +59,7 @@ class Change(msgspec.Struct, frozen=True):
     ----------
     probability : that S moved the way it seems to have, 0.5 to 1.
     moved_probability : that the misaligned share moved the way it seems to have.
-    real : whether the change stands among all series of the report (false discovery rate 10 %).
+    real : whether the change stands among all series of the report (at the rate that `discoveries` of the fleet names).
     """
 
     S: Interval

@@ -2,7 +2,7 @@
 
 A change of a series is tested twice, for S and for the misaligned share, so the smaller of the two chances counts
 double. Over all series that could be judged those stand that Benjamini and Hochberg's procedure (1995) leaves at a
-false discovery rate of 10 %: series share a classifier, whose errors push their tests the same way, and under such
+false discovery rate of 2 %: series share a classifier, whose errors push their tests the same way, and under such
 positive dependence it still holds (Benjamini and Yekutieli 2001). Alerts of value_drift have been through a budget of
 their own (monitor.multiplicity) and count whatever S does.
 """
@@ -22,7 +22,8 @@ from monitor.report import words
 from monitor.report.model import Change, Interval, ReportAlert, Verdict
 from monitor.taxonomy import BEHAVIOURS
 
-FALSE_DISCOVERY_RATE: Final = 0.10
+FALSE_DISCOVERY_RATE: Final = 0.02
+"""Whoever has one series, unchanged, reads of a change about once in fifty weeks."""
 FEWEST_TURNS: Final = FEWEST
 """A window of fewer turns is not judged."""
 LEAST_MISALIGNED: Final = 0.005
@@ -51,9 +52,9 @@ def discoveries(chances: Sequence[float], rate: float = FALSE_DISCOVERY_RATE) ->
     ----------
     chances : p-values.
 
-    >>> discoveries([0.001, 0.5, 0.04, 0.9])
+    >>> discoveries([0.001, 0.5, 0.009, 0.9])
     [True, False, True, False]
-    >>> discoveries([0.04, 0.5, 0.6, 0.9])
+    >>> discoveries([0.009, 0.5, 0.6, 0.9])
     [False, False, False, False]
     """
     ordered = sorted(chances)
