@@ -67,7 +67,7 @@ def _sure(s: Series) -> str:
     stands = (
         "The change stands among all series of this report."
         if c.real
-        else "Among all series of this report it may be chance."
+        else "It is not sure enough to stand among all series of this report."
     )
     return (
         f"S {_moved(c.S.mean)} with probability {words.probability(c.probability)}: {words.nats_change(c.S)} nats. The "

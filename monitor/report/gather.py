@@ -181,7 +181,7 @@ class _Gathering:
             minutes_to_resolve=_median_minutes((a.raised_at, a.resolved_at) for a in raised),
             discoveries=(
                 f"Of {len(judged)} changes that could be judged, {sum(c.real for c in judged)} stand at a false "
-                f"discovery rate of {words.percent(verdict.FALSE_DISCOVERY_RATE)} (Benjamini-Hochberg)."
+                f"discovery rate of {100 * verdict.FALSE_DISCOVERY_RATE:g} % (Benjamini-Hochberg)."
             ),
             headline=_headline(series, counts),
         )
@@ -193,10 +193,18 @@ def _headline(series: Sequence[Series], counts: Mapping[str, int]) -> str:
         return "No series had turns in this week or in what it is compared with."
     worst = series[0]
     if counts["drifting"]:
-        return f"{counts['drifting']} of {n} series drifted; the gravest is {worst.name}. {worst.evidence}"
+        return f"{counts['drifting']} of {n} series drifted; the gravest is {worst.name}{_shift(worst)}."
     unknown = f"; {counts['not enough data']} cannot be judged" if counts["not enough data"] else ""
     improved = f", {counts['improved']} improved" if counts["improved"] else ""
     return f"No drift was found: of {n} series {counts['stable']} are stable{improved}{unknown}."
+
+
+def _shift(series: Series) -> str:
+    """`, where misaligned turns went from 8 % to 49 %`; what is sure of it stands beside it."""
+    if series.now is None or series.before is None:
+        return ""
+    before, after = (words.percent(w.misaligned.mean) for w in (series.before, series.now))
+    return f", where misaligned turns went from {before} to {after}"
 
 
 def _notes(left_out: int, monitor: Sequence[Alert]) -> list[str]:

@@ -36,7 +36,7 @@ def method(compare: str, classifier: str) -> list[str]:
         f"change of less than {100 * LEAST_MISALIGNED:g} percentage points and {LEAST_NATS} nats counts as stable. Not "
         f"enough data: fewer than {FEWEST_TURNS} turns in either window, no baseline, or another classifier.",
         "Among all series, changes stand by the procedure of Benjamini and Hochberg at a false discovery rate of "
-        f"{words.percent(FALSE_DISCOVERY_RATE)}: a series is tested by S and by the misaligned share, and counts by "
+        f"{100 * FALSE_DISCOVERY_RATE:g} %: a series is tested by S and by the misaligned share, and counts by "
         "the surer of the two at twice its chance. Pages are given out by e-BH on the evidence of the alarms.",
         f"Telling turns are the {TELLING_TURNS} of each behaviour to which the classifier gives it most probability, "
         f"{words.percent(TELLING_AT_LEAST)} at least, the oldest first among equals; nobody picks them.",

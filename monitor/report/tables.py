@@ -224,7 +224,7 @@ def _with_change(s: Series, now: str, change: str) -> str:
 def _real(s: Series) -> str:
     if s.change is None:
         return words.UNKNOWN
-    return f"{words.probability(s.change.probability)}\n{'stands among all' if s.change.real else 'may be chance'}"
+    return f"{words.probability(s.change.probability)}\n{'stands among all' if s.change.real else 'not sure enough'}"
 
 
 def _alerts(found: Sequence[ReportAlert]) -> str:

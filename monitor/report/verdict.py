@@ -104,7 +104,11 @@ def judge(
     if change is None:
         return Judged("not enough data", reason, urgent + (1.5 if vanished else 0.05))
     if not change.real:
-        return Judged("stable", f"{_moves(change)} Among all series this may be chance.", urgent + _size(change) / 10)
+        return Judged(
+            "stable",
+            f"{_moves(change)} That is not sure enough to stand among all series.",
+            urgent + _size(change) / 10,
+        )
     if abs(change.misaligned.mean) < LEAST_MISALIGNED and abs(change.S.mean) < LEAST_NATS:
         return Judged("stable", f"{_moves(change)} Sure, but too little to matter.", urgent + _size(change) / 10)
     if worse(change):
