@@ -15,7 +15,8 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends libpangoft2-1.0-0 libharfbuzz-subset0 \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/valuedrift /opt/valuedrift
-ENV PATH=/opt/valuedrift/bin:$PATH PYTHONUNBUFFERED=1
+# its own folder may be read-only: what fonts and pictures are prepared with goes to the temporary one
+ENV PATH=/opt/valuedrift/bin:$PATH PYTHONUNBUFFERED=1 MPLCONFIGDIR=/tmp/matplotlib XDG_CACHE_HOME=/tmp/cache
 RUN useradd --create-home --uid 10001 watcher
 USER watcher
 WORKDIR /home/watcher

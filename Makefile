@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-DATA   ?= ../shared/data
+# training rows and factor labels, which are not in the tree: docs/classifier.md
+DATA   ?= data
 STAMP  := $(VENV)/.installed
 ENCODER := $(VENV)/.encoder
 

@@ -209,7 +209,7 @@ def unsilence(context: click.Context, silence: str, url: str | None) -> None:
 
     engine, _ = _opened(context, url)
     standing = reading(engine, lambda connection: desk.silences(connection, _now()))
-    found = [s.id for s in standing if s.id.startswith(silence)]
+    found = [s.id for s in standing if len(silence) >= desk.SHORTEST_ID and s.id.startswith(silence)]
     if len(found) != 1:
         several = f"is the beginning of {len(found)} silences" if found else "is no silence that stands"
         raise ConfigError(f"{printable(silence, 60)} {several}; valuedrift alerts silences lists them")

@@ -94,7 +94,7 @@ class OnCall:
         return committed(self.engine, work)
 
     def finite(self) -> PassResult:
-        """A pass over what was read to its end: by the time of its newest event."""
+        """A pass over what was read to its end: by the time of its newest event, or of the last pass by the clock."""
         newest = reading(self.engine, store.newest_event)
         return PassResult() if newest is None else self.run(newest, live=False)
 

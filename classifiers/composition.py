@@ -104,11 +104,6 @@ def terms(logits: Floats) -> Floats:
     return np.column_stack([z, squashed, *products])
 
 
-def n_terms(heads: int) -> int:
-    """Columns of `terms` for so many heads."""
-    return heads + N_FACTORS + len(PAIRS)
-
-
 def affine(x: Floats, weights: Floats, bias: Floats) -> Floats:
     """x @ weights + bias with one fixed order of summation: (n, t), (t, k), (k,) -> (n, k)."""
     out = np.tile(bias, (len(x), 1))

@@ -49,7 +49,7 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is read."""
 
     format: str = "auto"
-    """canonical, openai, anthropic or auto."""
+    """One of streams.formats.FORMATS, or auto (docs/formats.md)."""
     deployment: str = ""
     """Name for events that carry none; without it such a transcript is a dead letter."""
     series_by: tuple[str, ...] = ()

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.buckets import Sums
-from monitor.entropy import Interval, Quantifier, entropy, interval
+from monitor.entropy import Interval, Quantifier, interval
 from monitor.label_sums import OTHER, Split
 from monitor.taxonomy import ALIGNED, K
 
@@ -293,18 +293,6 @@ def _trapped(whole: Parts, values: Sequence[ValueParts], traffic: Floats) -> boo
 def surely(x: Interval) -> int:
     """1 or -1 where all of an interval lies on one side of 0, else 0."""
     return int(x.low > 0) - int(x.high < 0)
-
-
-def entropy_change(quantifier: Quantifier, before: Sums, after: Sums) -> tuple[Interval, tuple[Interval, ...]]:
-    """Change of S from one window to another, nats, and the part of each behaviour, in taxonomy order.
-
-    Raises
-    ------
-    ValueError : a window has no turns.
-    """
-    p, q = quantifier.pairs(before, after)
-    parts = entropy_parts(p, q)
-    return interval(entropy(q) - entropy(p)), tuple(interval(parts[:, k]) for k in range(K))
 
 
 # --- where it comes from

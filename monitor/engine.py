@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from classifiers.api import Classifier
 from monitor.buckets import MIXTURE_SIZE, Q_UNIT, Ints, Sums, to_fixed_point, turn_terms
-from monitor.label_sums import MINUTES_PER_HOUR, WITHOUT, LabelSums, place_of, value_of
+from monitor.label_sums import MINUTES_PER_HOUR, WITHOUT, LabelSums, value_of
 from monitor.transcript import Event, SecondJudgements, Turn, minute_of, turns_of
 
 Floats = NDArray[np.float64]
@@ -106,12 +106,13 @@ def fold(judged: Judged, rows: Sequence[int]) -> dict[tuple[SeriesKey, int], Sum
 def fold_labels(judged: Judged, rows: Sequence[int], labels: Sequence[str]) -> dict[tuple[SeriesKey, int], LabelSums]:
     """Add the chosen rows up by (series, first minute of the hour) and the values of `labels`.
 
-    A label that splits the series has but one value in each, and is left out.
+    A label that splits the series has but one value in each, and is left out. Every value of the rows has a sum of its
+    own: which of them the hour has room for is known only where they are added to what it has.
     """
     if not labels:
         return {}
     # hour -> (place of its total, label -> value -> place), places counting in order of arrival
-    hours: dict[tuple[SeriesKey, int], tuple[int, dict[str, dict[str | None, int]]]] = {}
+    hours: dict[tuple[SeriesKey, int], tuple[int, dict[str, dict[str, int]]]] = {}
     places, at, of = 0, list[int](), list[int]()
     for i in rows:
         hour = judged.series[i], judged.minutes[i] // MINUTES_PER_HOUR
@@ -128,8 +129,7 @@ def fold_labels(judged: Judged, rows: Sequence[int], labels: Sequence[str]) -> d
                 continue
             place = have.get(value)
             if place is None:
-                kept = place_of(value_of(value), have)
-                place = have.setdefault(kept, places)
+                place = have.setdefault(value_of(value), places)
                 places += place == places
             at.append(place)
             of.append(i)

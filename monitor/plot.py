@@ -15,7 +15,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from sqlalchemy import Engine
 
-from monitor.errors import ConfigError
+from monitor.errors import ConfigError, InputError
 from monitor.store import reads
 from monitor.taxonomy import BEHAVIOURS, LN_K
 from monitor.trajectory import MINUTES_PER_DAY
@@ -31,7 +31,10 @@ COLOURS: Final = {
 """Told apart in print and by colour-blind readers; aligned stays in the background."""
 INK: Final = "#1f2a33"
 LINE: Final = "#0b5394"
-STYLE: Final[Any] = {"font.size": 10, "axes.edgecolor": "#9aa5ad", "text.color": INK, "axes.labelcolor": INK}
+AXIS: Final = "#9aa5ad"
+GRID: Final = "#e3e8eb"
+BASELINE: Final = "#5b8c5a"
+STYLE: Final[Any] = {"font.size": 10, "axes.edgecolor": AXIS, "text.color": INK, "axes.labelcolor": INK}
 SHOWN_SERIES: Final = 6
 ONE_AT_A_TIME: Final = threading.Lock()
 """Threads of a service draw pictures of alerts and reports, and matplotlib draws in one."""
@@ -71,12 +74,16 @@ def draw(engine: Engine, summary: dict[str, Any], path: Path) -> None:
             for axes in rows:
                 axes.axis("off")
             rows[0].text(0.5, 0.5, "no turns were judged", ha="center")
-        figure.savefig(path, metadata=still(path))
+        save(figure, path)
 
 
-def still(path: Path) -> dict[str, None] | None:
-    """What to give `savefig` as metadata so that the same run draws the same bytes: no date inside."""
-    return {"CreationDate": None} if path.suffix == ".pdf" else {"Date": None} if path.suffix == ".svg" else None
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture without a date inside: the same run draws the same bytes. Raises InputError."""
+    date = {".pdf": "CreationDate", ".svg": "Date"}.get(path.suffix.lower())
+    try:
+        figure.savefig(path, metadata={date: None} if date else None)
+    except OSError as e:
+        raise InputError(f"{printable(str(path))}: {(e.strerror or str(e)).lower()}") from e
 
 
 def _draw_entropy(axes: Any, s: dict[str, Any], points: Any) -> None:
@@ -86,18 +93,14 @@ def _draw_entropy(axes: Any, s: dict[str, Any], points: Any) -> None:
     baseline = s["baseline"]
     if baseline["state"] == "frozen":
         band = baseline["S"]
-        axes.axhspan(band["low"], band["high"], color="#5b8c5a", alpha=0.16, lw=0)
-        axes.axhline(band["mean"], color="#5b8c5a", lw=1.2, ls=(0, (4, 3)))
-        axes.axvspan(_time(baseline["from"]), _time(baseline["to"]), ymax=0.02, color="#5b8c5a", lw=0)
+        axes.axhspan(band["low"], band["high"], color=BASELINE, alpha=0.16, lw=0)
+        axes.axhline(band["mean"], color=BASELINE, lw=1.2, ls=(0, (4, 3)))
+        axes.axvspan(_time(baseline["from"]), _time(baseline["to"]), ymax=0.02, color=BASELINE, lw=0)
         axes.annotate(
             "baseline", (1.0, band["mean"]), xycoords=("axes fraction", "data"), xytext=(4, 0),
             textcoords="offset points", va="center", color="#3f6b3e", fontsize=9,
         )  # fmt: skip
-    for before, after in stretches(t):
-        part = points[before:after]
-        axes.fill_between([p["t"] for p in part], [p["s_lo"] for p in part], [p["s_hi"] for p in part],
-                          color=LINE, alpha=0.18, lw=0)  # fmt: skip
-        axes.plot([p["t"] for p in part], [p["s"] for p in part], color=LINE, lw=1.8)
+    draw_band(axes, t, [p["s"] for p in points], [p["s_lo"] for p in points], [p["s_hi"] for p in points])
     top = axes.get_ylim()[1]
     for alert in s["alerts"]:
         onset, raised = _time(alert["onset"]), _time(alert["raised_at"])
@@ -116,7 +119,7 @@ def _draw_entropy(axes: Any, s: dict[str, Any], points: Any) -> None:
     axes.text(1, 1.02, "24 h window, 90 % band", transform=axes.transAxes, ha="right", va="bottom", fontsize=9,
               color="#5c6a75")  # fmt: skip
     axes.tick_params(labelbottom=False)
-    axes.grid(axis="y", color="#e3e8eb", lw=0.8)
+    axes.grid(axis="y", color=GRID, lw=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
     if not points:
@@ -156,6 +159,15 @@ def _draw_mixture(axes: Any, s: dict[str, Any], points: Any, *, legend: bool) ->
 
 def _behaviours(alert: dict[str, Any]) -> list[str]:
     return [*alert["values"]["moved"], *(b for part in alert["values"]["joined"] for b in part["moved"])]
+
+
+def draw_band(
+    axes: Any, t: Sequence[datetime], s: Sequence[float], low: Sequence[float], high: Sequence[float]
+) -> None:
+    """S over time with its band; a point between two silences is a dot."""
+    for a, b in stretches(t):
+        axes.fill_between(t[a:b], low[a:b], high[a:b], color=LINE, alpha=0.18, lw=0)
+        axes.plot(t[a:b], s[a:b], color=LINE, lw=1.8, marker="o" if b - a == 1 else None, ms=3)
 
 
 def stretches(times: Sequence[datetime], most_hours: float = 30.0) -> list[tuple[int, int]]:

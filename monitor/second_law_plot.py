@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from monitor.plot import STYLE, still
+from monitor.plot import STYLE, save
 from monitor.second_law_figures import boundary_rows
 from monitor.second_law_trials import Runs
 
@@ -19,7 +19,7 @@ _GREY: Final = "#5c6a75"
 
 
 def draw(runs: Runs, path: Path) -> None:
-    """Draw to .png, .svg or .pdf; the same runs draw the same bytes."""
+    """Draw to .png, .svg or .pdf; the same runs draw the same bytes. Raises InputError."""
     with mpl.rc_context({**STYLE, "svg.hashsalt": "valuedrift"}):
         figure = Figure(figsize=(13, 5.8), dpi=110, layout="constrained")
         FigureCanvasAgg(figure)
@@ -33,7 +33,7 @@ def draw(runs: Runs, path: Path) -> None:
             axes.grid(axis="y", color="#e3e8eb", lw=0.8)
             axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
-        figure.savefig(path, metadata=still(path))
+        save(figure, path)
 
 
 def _draw_fans(axes: Any, runs: Runs) -> None:

@@ -34,7 +34,9 @@ def monitor_figures(
     (_, events_then, dead_then), (_, events, dead) = counts[0], counts[-1]
     figures: dict[str, Reading] = {}
     if events > events_then:
-        figures["dead_letter_share"] = share(max(0, dead - dead_then) / (events - events_then), events - events_then)
+        # a source that was forgotten meanwhile takes its events out of the sum
+        dead_share = min(1.0, max(0, dead - dead_then) / (events - events_then))
+        figures["dead_letter_share"] = share(dead_share, events - events_then)
     if len(counts) > 2 and counts[-1][0] - counts[-3][0] < _EVERY_SECONDS:
         counts.pop(-2)
     return figures, {**{name: list(x) for name, x in figures.items()}, "counts": [list(c) for c in counts]}

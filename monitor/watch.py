@@ -104,14 +104,14 @@ class Watch:
                     busy = pending = True
                     on_chunk(ingest)
             now = self._clock()
-            if pending and (not busy or now.timestamp() - last_step > STEP_EVERY_SECONDS):
+            if pending and (not busy or _over(now, last_step)):
                 for news in self.stepper.step(closed_until=minute_of(now) - LATENESS_MINUTES):
                     on_alert(news)
                 last_step, last_look = now.timestamp(), -math.inf
                 self._duty.stepped()
                 # buckets too young to close are looked at again
                 pending = busy or self._young(now)
-            if now.timestamp() - last_look > STEP_EVERY_SECONDS:
+            if _over(now, last_look):
                 # silence, too, is something to tell of
                 for news in self._duty.look(caught_up=not busy or not self._behind(now)):
                     on_alert(news)
@@ -122,3 +122,8 @@ class Watch:
 
     def _young(self, now: datetime) -> bool:
         return any(i.progress.newest_minute >= minute_of(now) - LATENESS_MINUTES for i in self.ingests)
+
+
+def _over(now: datetime, last_seconds: float) -> bool:
+    """Whether STEP_EVERY_SECONDS went by since, or the clock was set back."""
+    return not 0 <= now.timestamp() - last_seconds <= STEP_EVERY_SECONDS

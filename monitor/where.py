@@ -41,7 +41,7 @@ def where(
     fell = [BEHAVIOURS.index(b) for b, way in directions.items() if way == FELL]
     moved = [BEHAVIOURS.index(b) for b in directions if BEHAVIOURS.index(b) not in fell] or fell
     start, end = whole_hours(minute_of(onset), minute_of(raised_at))
-    until = min(baseline.last_minute + MINUTES_PER_HOUR, start)
+    until = min(baseline.last_minute + 1, start)
     first = baseline.first_minute // MINUTES_PER_HOUR * MINUTES_PER_HOUR
     before = label_splits(connection, series_id, version, first, until)
     after = label_splits(connection, series_id, version, start, end)

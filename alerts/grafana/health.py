@@ -7,7 +7,6 @@ from typing import Final
 from alerts.grafana import sql
 from alerts.grafana.panels import (
     ALARM_COLOUR,
-    BASELINE_COLOUR,
     Json,
     alarming,
     by_time,
@@ -17,12 +16,12 @@ from alerts.grafana.panels import (
     table,
     target,
 )
-from monitor.plot import COLOURS
+from monitor.plot import BASELINE, COLOURS
 
 HEALTH_UID: Final = "valuedrift-health"
 
-_AGE_STEPS: Final = [(None, BASELINE_COLOUR), (3600.0, COLOURS["over_refusal"]), (86400.0, ALARM_COLOUR)]
-_DEAD_STEPS: Final = [(None, BASELINE_COLOUR), (0.01, ALARM_COLOUR)]
+_AGE_STEPS: Final = [(None, BASELINE), (3600.0, COLOURS["over_refusal"]), (86400.0, ALARM_COLOUR)]
+_DEAD_STEPS: Final = [(None, BASELINE), (0.01, ALARM_COLOUR)]
 
 
 def health() -> Json:
@@ -54,11 +53,11 @@ def health() -> Json:
                         "Notices that targets have not been told yet.",
                         sql.OUTBOX_NOW,
                         [
-                            alarming("undelivered", [(None, BASELINE_COLOUR), (1.0, COLOURS["over_refusal"])]),
-                            alarming("most attempts", [(None, BASELINE_COLOUR), (3.0, ALARM_COLOUR)]),
+                            alarming("undelivered", [(None, BASELINE), (1.0, COLOURS["over_refusal"])]),
+                            alarming("most attempts", [(None, BASELINE), (3.0, ALARM_COLOUR)]),
                             alarming(
                                 "oldest undelivered, age",
-                                [(None, BASELINE_COLOUR), (60.0, COLOURS["over_refusal"]), (600.0, ALARM_COLOUR)],
+                                [(None, BASELINE), (60.0, COLOURS["over_refusal"]), (600.0, ALARM_COLOUR)],
                                 noValue="none",
                                 **age,
                             ),

@@ -17,7 +17,6 @@ DATASOURCE_TYPE: Final = "grafana-postgresql-datasource"
 DATASOURCE_UID: Final = "valuedrift-postgresql"
 SOURCE: Final[Json] = {"type": DATASOURCE_TYPE, "uid": DATASOURCE_UID}
 BAND_OPACITY: Final = 18
-BASELINE_COLOUR: Final = "#5b8c5a"
 ALARM_COLOUR: Final = COLOURS["harmful_compliance"]
 COLUMNS: Final = 24
 """Width of a dashboard in units of its grid."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -59,10 +60,11 @@ class AlertmanagerTarget:
         """See alerts.targets.base.Target."""
         now = self._clock()
         alerts = [posted(harmless(n, excerpts=False), now, self._keeps) for n in notices]
+        began = time.monotonic()
         (outcome,) = self._client.post([_post(alerts)], _READING)
         if outcome.result == "refused" and len(alerts) > 1:
             # it takes all or none: what is wrong with one must not keep the others away
-            return self._client.post([_post([alert]) for alert in alerts], _READING)
+            return self._client.post([_post([alert]) for alert in alerts], _READING, began=began)
         return [outcome] * len(notices)
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ refer to their alerts' first, so that mail programs show an alert as one thread.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 import smtplib
@@ -19,7 +20,7 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from alerts.notice import Notice
 from alerts.targets.base import Outcome
@@ -38,7 +39,7 @@ LONGEST_SUBJECT: Final = 200
 LONGEST_ANSWER: Final = 200
 """Characters of a server's answer that go into a reason."""
 SEND_SECONDS: Final = 40.0
-"""Of a whole message once connected, whatever the server does: a delivery holds its lease for a minute."""
+"""Of a whole message, from connecting on, whatever the server does: a delivery holds its lease for a minute."""
 _PORTS: Final = {"starttls": 587, "tls": 465, "none": 25}
 _HOST: Final = "valuedrift.invalid"
 """Right half of message ids: they have to be unique, not to lead anywhere."""
@@ -72,6 +73,7 @@ class EmailTarget:
                 f"{values.key('security')} is none: the password would go to {self._host} in plain text; "
                 "use starttls or tls"
             )
+        self._secrets = _secrets(self._username, self._password)
         self._tls = _context(settings, values)
 
     def send(self, notices: Sequence[Notice]) -> Sequence[Outcome]:
@@ -89,15 +91,8 @@ class EmailTarget:
     def _send(self, mail: EmailMessage) -> Outcome:
         try:
             server = self._connected()
-        except OSError as e:
+        except OSError as e:  # those of smtplib are OSErrors too
             return Outcome("retry", self._clean(f"no connection: {e or type(e).__name__}"), lost=True)
-        except smtplib.SMTPException as e:
-            return Outcome("retry", self._clean(f"no connection: {e}"), lost=True)
-        # limits of the library are per read: one byte at a time could last for ever
-        expired = threading.Event()
-        limit = threading.Timer(SEND_SECONDS, _hang_up, (server, expired))
-        limit.daemon = True
-        limit.start()
         try:
             return self._sent(server, mail)
         except smtplib.SMTPResponseException as e:
@@ -108,19 +103,18 @@ class EmailTarget:
         except smtplib.SMTPNotSupportedError as e:
             return Outcome("refused", self._clean(str(e)))
         except (TimeoutError, smtplib.SMTPServerDisconnected) as e:
-            late = expired.is_set() or isinstance(e, TimeoutError)
+            late = server.expired or isinstance(e, TimeoutError)
             return Outcome("retry", "no whole answer in time" if late else self._clean(f"hung up: {e}"))
         except (smtplib.SMTPException, OSError, ValueError) as e:
             return Outcome("retry", self._clean(f"{type(e).__name__}: {e}"))
         finally:
-            limit.cancel()
             server.close()
 
-    def _connected(self) -> smtplib.SMTP:
+    def _connected(self) -> _Limited:
         timeout = self._settings.timeout_seconds
         if self._settings.security == "tls":
-            return smtplib.SMTP_SSL(self._host, self._port, timeout=timeout, context=self._tls)
-        return smtplib.SMTP(self._host, self._port, timeout=timeout)
+            return _LimitedTls(self._host, self._port, timeout=timeout, context=self._tls)
+        return _Limited(self._host, self._port, timeout=timeout)
 
     def _sent(self, server: smtplib.SMTP, mail: EmailMessage) -> Outcome:
         if self._settings.security == "starttls":
@@ -142,7 +136,44 @@ class EmailTarget:
         return Outcome("refused" if code >= 500 else "retry", self._clean(f"SMTP {code}: {text}"), lost=code < 500)
 
     def _clean(self, reason: str) -> str:
-        return printable(reason.replace(self._password, "[secret]") if self._password else reason, LONGEST_ANSWER)
+        for secret in self._secrets:
+            reason = reason.replace(secret, "[secret]")
+        return printable(reason, LONGEST_ANSWER)
+
+
+class _Limited(smtplib.SMTP):
+    """Hangs up SEND_SECONDS after it began to connect.
+
+    Limits of the library are per read: a greeting or an answer of one byte at a time could last for ever.
+    """
+
+    expired = False
+    _limit: threading.Timer | None = None
+
+    def connect(self, host: str = "localhost", port: int = 0, source_address: Any = None) -> tuple[int, bytes]:
+        self._limit = threading.Timer(SEND_SECONDS, self._hang_up)
+        self._limit.daemon = True
+        self._limit.start()
+        try:
+            return super().connect(host, port, source_address)
+        except BaseException:
+            self._limit.cancel()
+            raise
+
+    def close(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+        super().close()
+
+    def _hang_up(self) -> None:
+        self.expired = True
+        with suppress(OSError):
+            if self.sock is not None:
+                self.sock.shutdown(socket.SHUT_RDWR)
+
+
+class _LimitedTls(_Limited, smtplib.SMTP_SSL):
+    """The same, with TLS from the first byte."""
 
 
 def message(notices: Sequence[Notice], sender: Address, recipients: Sequence[Address], date: datetime) -> EmailMessage:
@@ -211,18 +242,17 @@ def _address(text: str, key: str) -> Address:
         raise ConfigError(f"{key}: {printable(text, 100)!r} is not an e-mail address") from e
 
 
+def _secrets(username: str, password: str) -> list[str]:
+    """The password, and what of it a server is sent (AUTH PLAIN and LOGIN) and may send back."""
+    sent = (f"\0{username}\0{password}", password)
+    return [password, *(base64.b64encode(x.encode()).decode() for x in sent)] if password else []
+
+
 def _context(settings: Email, values: Values) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=values.text("ca_file") or None)
     except (OSError, ssl.SSLError) as e:
         raise ConfigError(f"{values.key('ca_file')}: {settings.ca_file} cannot be read: {e}") from e
-
-
-def _hang_up(server: smtplib.SMTP, expired: threading.Event) -> None:
-    expired.set()
-    with suppress(OSError):
-        if server.sock is not None:
-            server.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _text(answer: bytes | str) -> str:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -101,16 +102,21 @@ class HttpClient:
         # what is meant for this machine never goes to a proxy
         self._use_environment_proxy = not loopback
 
-    def post(self, posts: Sequence[Post], reading: Reading) -> list[Outcome]:
+    def post(self, posts: Sequence[Post], reading: Reading, *, began: float | None = None) -> list[Outcome]:
         """What became of each, in order; nothing is raised. Not inside an event loop.
 
         Where nobody answers, or too much was sent, the rest is not tried: it would take as long for each.
-        """
-        return asyncio.run(self._post_all(posts, reading))
 
-    async def _post_all(self, posts: Sequence[Post], reading: Reading) -> list[Outcome]:
+        Parameters
+        ----------
+        began : when the send began that these are part of (time.monotonic); None: now, and the first is always tried.
+        """
+        return asyncio.run(self._post_all(posts, reading, began))
+
+    async def _post_all(self, posts: Sequence[Post], reading: Reading, began: float | None) -> list[Outcome]:
+        asyncio.get_running_loop().set_default_executor(_Resolver(max_workers=1))
         outcomes: list[Outcome] = []
-        give_up = time.monotonic() + SEND_SECONDS - self._timeout_seconds
+        give_up = (time.monotonic() if began is None else began) + SEND_SECONDS - self._timeout_seconds
         async with httpx2.AsyncClient(
             headers=self._headers,
             timeout=self._timeout_seconds,
@@ -119,7 +125,7 @@ class HttpClient:
             trust_env=self._use_environment_proxy,
         ) as client:
             for post in posts:
-                if outcomes and time.monotonic() > give_up:
+                if (outcomes or began is not None) and time.monotonic() > give_up:
                     return self._rest(posts, outcomes, "no time was left for it", None)
                 outcome, stop = await self._post(client, post, reading)
                 outcomes.append(outcome)
@@ -174,6 +180,13 @@ class HttpClient:
         for secret in self._secrets:
             reason = reason.replace(secret, "[secret]")
         return printable(reason, LONGEST_ANSWER)
+
+
+class _Resolver(ThreadPoolExecutor):
+    """Looks names up. Nobody waits for it at the end of a send: a resolver may take far longer than that."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=cancel_futures)
 
 
 async def _body(response: httpx2.Response) -> tuple[bytes, str | None]:

@@ -136,7 +136,7 @@ def _done(s: Series) -> str:
 
 
 def _handled(a: ReportAlert) -> str:
-    text = f"{words.name(a.rule)} ({words.name(a.severity)}) was raised {a.raised_at:%a %H:%M} UTC"
+    text = f"{words.name(a.rule)} ({words.name(a.severity)}) was raised {words.clock(a.raised_at)} UTC"
     if a.acknowledged_at is not None:
         text += (
             f", acknowledged by {words.name(a.acknowledged_by)} after {words.between(a.raised_at, a.acknowledged_at)}"

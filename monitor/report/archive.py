@@ -130,11 +130,13 @@ def sent(engine: Engine, key: Key) -> Mapping[str, str]:
 
 
 def note_sent(engine: Engine, key: Key, target: str, at: datetime) -> None:
-    """A kept report has reached a target."""
+    """A report has reached a target; of one that is not kept, as of a week that is not over, nothing is noted."""
     t = schema.reports
 
     def work(connection: Connection) -> None:
-        have = connection.execute(select(t.c.sent).where(*_is(key)).with_for_update()).scalar_one()
+        have = connection.execute(select(t.c.sent).where(*_is(key)).with_for_update()).scalar_one_or_none()
+        if have is None:
+            return
         connection.execute(update(t).where(*_is(key)).values(sent={**have, target: at.isoformat()}))
 
     committed(engine, work)

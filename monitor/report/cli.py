@@ -63,6 +63,8 @@ def report(
     weeks.span(wanted.week)  # a wrong one is told before any work
     to = receivers(config, os.environ) if send else []
     stem = out or Path(f"report-{wanted.week}")
+    if not stem.name:
+        raise ConfigError(f"--out {stem} names no file")
     if not stem.parent.is_dir():
         raise ConfigError(f"--out {stem}: the folder {stem.parent} does not exist")
     classifier = options.load_classifier(config)

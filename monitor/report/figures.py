@@ -21,23 +21,20 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.dates import AutoDateLocator, num2date
 from matplotlib.figure import Figure
 
-from monitor.plot import COLOURS, INK, LINE, ONE_AT_A_TIME, stretches
+from monitor.plot import AXIS, BASELINE, COLOURS, GRID, INK, LINE, ONE_AT_A_TIME, draw_band, stretches
 from monitor.report import words
 from monitor.report.model import Interval, Mark, Point, Series, Window
 from monitor.taxonomy import BEHAVIOURS, LN_K
 
 _MUTED: Final = "#52606b"
-_AXIS: Final = "#9aa5ad"
-_GRID: Final = "#e3e8eb"
-_BEFORE: Final = "#5b8c5a"
 _MARK: Final = "#9c2315"
 PROPERTIES: Final = {
     INK: "--ink",
     _MUTED: "--muted",
-    _AXIS: "--axis",
-    _GRID: "--grid",
+    AXIS: "--axis",
+    GRID: "--grid",
     LINE: "--line",
-    _BEFORE: "--before",
+    BASELINE: "--before",
     _MARK: "--mark",
     **{colour: f"--{behaviour.replace('_', '-')}" for behaviour, colour in COLOURS.items()},
 }
@@ -83,12 +80,8 @@ def _trajectory(s: Series) -> str:
 
     def draw(axes: Any) -> None:
         points = _finite(s.trajectory)
-        for before, after in stretches([p.t for p in points]):
-            part = points[before:after]
-            t = [p.t for p in part]
-            axes.fill_between(t, [p.low for p in part], [p.high for p in part], color=LINE, alpha=0.2, lw=0)
-            axes.plot(t, [p.S for p in part], color=LINE, lw=1.8, marker="o" if len(part) == 1 else None, ms=3)
-        for window, colour in ((s.before, _BEFORE), (s.now, INK)):
+        draw_band(axes, [p.t for p in points], [p.S for p in points], [p.low for p in points], [p.high for p in points])
+        for window, colour in ((s.before, BASELINE), (s.now, INK)):
             _level(axes, window, colour)
         highest = max([0.4, *(p.high for p in points)])
         axes.set_ylim(0, min(LN_K, highest * 1.3))
@@ -129,11 +122,11 @@ def _drivers(s: Series) -> str:
         for y, (_, x, colour) in enumerate(rows):
             axes.barh(y, 100 * x.mean, height=0.6, color=colour, alpha=0.85, lw=0)
             axes.plot([100 * x.low, 100 * x.high], [y, y], color=INK, lw=1.4, marker="|", ms=7)
-        axes.axvline(0, color=_AXIS, lw=1)
+        axes.axvline(0, color=AXIS, lw=1)
         axes.set_yticks(range(len(rows)), [label for label, _, _ in rows])
         axes.invert_yaxis()
         axes.set_xlabel("change of the misaligned share, percentage points")
-        axes.grid(axis="x", color=_GRID, lw=0.8)
+        axes.grid(axis="x", color=GRID, lw=0.8)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
 
@@ -202,7 +195,7 @@ def _times(axes: Any, points: Sequence[Point], marks: Sequence[Mark]) -> None:
         last = mark.t
     axes.xaxis.set_major_locator(AutoDateLocator(maxticks=7))  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_formatter(lambda x, _: _date(num2date(x)))  # type: ignore[no-untyped-call]
-    axes.grid(axis="y", color=_GRID, lw=0.8)
+    axes.grid(axis="y", color=GRID, lw=0.8)
 
 
 def _date(t: datetime) -> str:
@@ -221,8 +214,8 @@ def _svg(draw: Callable[[Any], None], description: str, *, salt: str, left: floa
         draw(axes)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(_AXIS)
-        axes.tick_params(labelsize=_SIZE, labelcolor=_MUTED, color=_AXIS)
+        axes.spines[["left", "bottom"]].set_color(AXIS)
+        axes.tick_params(labelsize=_SIZE, labelcolor=_MUTED, color=AXIS)
         for label in (axes.xaxis.label, axes.yaxis.label):
             label.set(fontsize=_SIZE, color=_MUTED)
         out = io.StringIO()

@@ -41,7 +41,7 @@ def due_at(week: str, settings: Report) -> datetime:
 def last_due(now: datetime, settings: Report) -> str:
     """The last week whose report is due at a time."""
     week = weeks.last_complete(now)
-    return week if due_at(week, settings) <= now else weeks.week_of(weeks.span(week)[0] - weeks.WEEK)
+    return week if due_at(week, settings) <= now else weeks.week_before(week)
 
 
 def weeks_due(first_kept: str | None, due: str) -> list[str]:
@@ -52,7 +52,7 @@ def weeks_due(first_kept: str | None, due: str) -> list[str]:
     """
     found = [due]
     while first_kept is not None and first_kept < found[0] and len(found) < MOST_MISSED:
-        found.insert(0, weeks.week_of(weeks.span(found[0])[0] - weeks.WEEK))
+        found.insert(0, weeks.week_before(found[0]))
     return found
 
 
@@ -105,14 +105,23 @@ class Schedule:
 
     def _catch_up(self, due: str, now: datetime) -> bool:
         """Returns whether all is made and sent."""
-        engine, settings = self._stepper.engine, self._settings
+        settings = self._settings
         whole = True
         oldest = weeks_due("", due)[0]
-        for week in weeks_due(archive.first_week(engine, settings.compare, oldest), due):
-            data, key = archive.made(self._stepper, settings, Wanted(week, settings.compare), now)
-            failed = send_report(engine, key, archive.with_texts(engine, data), self._formats, self._receivers, now)
-            for name, outcome in failed.items():
-                _log.error("report not sent", detail=f"{name}: {outcome.reason}")
-            # what was refused for good is not tried again before the next process begins
-            whole = whole and all(o.result == "refused" for o in failed.values())
+        for week in weeks_due(archive.first_week(self._stepper.engine, settings.compare, oldest), due):
+            try:
+                whole = self._report(week, now) and whole
+            except Exception as e:  # one that cannot be read or made must not keep the later ones away
+                _log.error("report failed", detail=week, exc_info=e)
+                whole = False
         return whole
+
+    def _report(self, week: str, now: datetime) -> bool:
+        """Returns whether the report of a week is made and sent."""
+        engine, settings = self._stepper.engine, self._settings
+        data, key = archive.made(self._stepper, settings, Wanted(week, settings.compare), now)
+        failed = send_report(engine, key, archive.with_texts(engine, data), self._formats, self._receivers, now)
+        for name, outcome in failed.items():
+            _log.error("report not sent", detail=f"{name}: {outcome.reason}")
+        # what was refused for good is not tried again before the next process begins
+        return all(o.result == "refused" for o in failed.values())

@@ -9,7 +9,9 @@ from typing import Final
 from monitor.errors import ConfigError
 
 WEEK: Final = timedelta(days=7)
-_NAME: Final = re.compile(r"(\d{4})-W(\d{2})")
+_NAME: Final = re.compile(r"(\d{4})-W(\d{2})", re.ASCII)
+_FIRST_YEAR: Final = 1970
+"""Nothing was judged before, and the weeks that a week is compared with have to be dates as well."""
 
 
 def span(week: str) -> tuple[datetime, datetime]:
@@ -22,7 +24,7 @@ def span(week: str) -> tuple[datetime, datetime]:
     """
     found = _NAME.fullmatch(week)
     try:
-        if found is None:
+        if found is None or int(found[1]) < _FIRST_YEAR:
             raise ValueError
         first = date.fromisocalendar(int(found[1]), int(found[2]), 1)
         start = datetime(first.year, first.month, first.day, tzinfo=UTC)
@@ -46,6 +48,6 @@ def last_complete(now: datetime) -> str:
     return week_of(now - WEEK)
 
 
-def next_week(week: str) -> str:
-    """The week after."""
-    return week_of(span(week)[1])
+def week_before(week: str) -> str:
+    """The week before."""
+    return week_of(span(week)[0] - WEEK)

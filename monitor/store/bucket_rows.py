@@ -38,10 +38,12 @@ def add_to_rows(
         return
     own: dict[str, Any] = {"classifier_version": version, "shard": shard}
     places = sorted(added)
-    whole = dict(added)
-    for series_id, minute, stored in _stored(connection, rows.table, places, own):
-        # what is stored was first
-        whole[series_id, minute] = rows.kind.unpack(stored) + whole[series_id, minute]
+    whole = {
+        (series_id, minute): rows.kind.unpack(stored)
+        for series_id, minute, stored in _stored(connection, rows.table, places, own)
+    }
+    for place in places:  # what is stored was first; to nothing is added, too, for it is then that sums are bounded
+        whole[place] = whole.get(place, rows.kind.zero()) + added[place]
     columns: dict[str, list[Any]] = {
         "series_id": [series_id for series_id, _ in places],
         "minute": [minute for _, minute in places],

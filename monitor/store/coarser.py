@@ -116,13 +116,14 @@ class _Grain(Generic[S]):
         if not found:
             return 0, 0, None
         taken = delete(t).where(*self._finer, t.c.minute >= start, tuple_(*order) <= tuple(found[-1]))
-        finer = connection.execute(taken.returning(t.c.minute, t.c.sums)).all()
+        # back in their order, which decides what values of a label are named (monitor.label_sums)
+        finer = sorted(connection.execute(taken.returning(*order, t.c.sums)).all(), key=lambda row: tuple(row[:2]))
         return len(finer), self._add(connection, finer), found[-1].minute
 
     def _add(self, connection: Connection, finer: Sequence[Any]) -> int:
         t, kind = self.part.table, self.part.rows.kind
         added: dict[int, S] = {}
-        for minute, packed in finer:
+        for minute, _, packed in finer:
             begin = _floor(minute, self.minutes)
             sums = kind.unpack(packed)
             added[begin] = added[begin] + sums if begin in added else sums

@@ -164,15 +164,6 @@ def of_alert(connection: Connection, event: AlertEvent) -> AlertEvent:
     return event if row is None else replace(event, rule=row.rule, series_id=row.series_id or MONITOR)
 
 
-def events_of(connection: Connection, alert_id: str) -> list[AlertEvent]:
-    """What was decided about an alert, oldest first."""
-    t = schema.alert_events
-    columns = (t.c.alert_id, t.c.rule, t.c.series_id, t.c.at, t.c.kind, t.c.reason, t.c.text, t.c.target)
-    return [
-        AlertEvent(*r) for r in connection.execute(select(*columns).where(t.c.alert_id == alert_id).order_by(t.c.id))
-    ]
-
-
 def raise_alerts(connection: Connection, alerts: Sequence[Alert]) -> None:
     """Rows of rules that fire; one that is there already (its id is its episode's) fires again."""
     if not alerts:
@@ -217,6 +208,6 @@ def end_silence(connection: Connection, silence_id: str, at: datetime) -> bool:
 
 
 def newest_event(connection: Connection) -> datetime | None:
-    """Event time of the newest event of all series, as far as they were stepped."""
+    """Event time of the newest event of all series, as far as they were stepped; a pass by the clock counts as one."""
     found: datetime | None = connection.execute(select(func.max(schema.readings.c.last_event))).scalar_one()
     return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, and_, func, or_, select, update
@@ -19,6 +19,8 @@ from monitor.store import schema
 RESOLVED: Final = "resolved"
 MOST_ERROR: Final = 512
 """Characters of an error that is kept."""
+FARTHEST: Final = timedelta(hours=2)
+"""Nothing is put off or held for so long (an hour at most): a time further ahead is of a clock that was set back."""
 
 _T: Final = schema.outbox
 _UNSENT: Final = and_(_T.c.due_at.is_not(None), _T.c.revision > _T.c.sent_revision)
@@ -70,6 +72,8 @@ class Depth:
 def want(connection: Connection, wanted: Sequence[Wanted], at: datetime) -> list[Wanted]:
     """Put what targets are to know into the outbox; `at` is the clock's time.
 
+    What fires again after its memory was forgotten counts revisions anew; here they go on from the row's.
+
     Returns
     -------
     Ends of what their targets were never told: they are settled, and not sent.
@@ -78,12 +82,11 @@ def want(connection: Connection, wanted: Sequence[Wanted], at: datetime) -> list
     have = _rows(connection, {w.alert_id for w in wanted})
     for w in wanted:
         row = have.get((w.target, w.alert_id))
-        news = {"status": w.status, "severity": w.severity, "note": w.note, "revision": w.revision, "created_at": at}
-        if row is not None and w.revision <= row.revision:
-            continue
+        revision = w.revision if row is None else max(w.revision, row.revision + 1)
+        news = {"status": w.status, "severity": w.severity, "note": w.note, "revision": revision, "created_at": at}
         knows = row is not None and (row.sent_status not in (None, RESOLVED) or row.may_have_arrived)
         if w.status == RESOLVED and not knows:
-            news |= {"due_at": None, "sent_revision": w.revision}
+            news |= {"due_at": None, "sent_revision": revision}
             unsaid.append(w)
         elif row is None or row.due_at is None or row.revision == row.sent_revision:
             news |= {"due_at": at, "attempts": 0}
@@ -207,8 +210,9 @@ def _key(target: str, alert_id: str) -> tuple[Any, Any]:
 
 
 def _free(target: str, now: datetime) -> tuple[Any, ...]:
-    unheld = or_(_T.c.lease_until.is_(None), _T.c.lease_until <= now)
-    return _T.c.target == target, _T.c.due_at <= now, unheld
+    ahead = now + FARTHEST
+    unheld = or_(_T.c.lease_until.is_(None), _T.c.lease_until <= now, _T.c.lease_until > ahead)
+    return _T.c.target == target, or_(_T.c.due_at <= now, _T.c.due_at > ahead), unheld
 
 
 def _held(connection: Connection, item: Claimed) -> Row[Any] | None:

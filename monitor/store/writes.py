@@ -24,9 +24,9 @@ from monitor.store.ledger import BAD, DUPLICATE, Arrival, DeadLetter
 from monitor.store.partitions import ensure_months, forget_made, month_of
 from monitor.store.retry import persistent, retrying
 from monitor.taxonomy import BEHAVIOURS, FACTORS
+from monitor.trajectory import MINUTES_PER_DAY
 from monitor.transcript import time_of
 
-_MINUTES_PER_DAY: Final = 24 * 60
 _SERIES_LOCK: Final = 0x736572696573
 """PostgreSQL advisory lock under which series are created, so that no more are than allowed."""
 
@@ -162,7 +162,7 @@ class ChunkWriter:
         read = replace(before, position=position, line=line, fingerprint=fingerprint, format=format)
         sent: list[Written] = []
         tries = 0
-        days = set() if judged is None else {minute // _MINUTES_PER_DAY for minute in judged.minutes}
+        days = set() if judged is None else {minute // MINUTES_PER_DAY for minute in judged.minutes}
         known = {} if judged is None else {id(t.event): s for t, s in zip(judged.turns, judged.series, strict=True)}
         placed = [(a, known.get(id(a.event)) or series_of(a.event, self._series_by)) for a in arrivals]
         # on PostgreSQL: judged is what was not in the ledger a moment ago, and will mostly be what is new
@@ -176,7 +176,7 @@ class ChunkWriter:
             if tries > 1:
                 forget_made(self._engine)
             self._know_series(key for _, key in placed)
-            ensure_months(self._engine, "turns", {month_of(time_of(day * _MINUTES_PER_DAY)) for day in days})
+            ensure_months(self._engine, "turns", {month_of(time_of(day * MINUTES_PER_DAY)) for day in days})
             ensure_months(self._engine, "turn_texts", {month_of(t.ts) for t in texts})
             try:
                 return transaction()

@@ -103,7 +103,7 @@ class _Driver:
         self._budget = budget
         self._clock = clock
         self._on_turn = on_turn
-        self._form = 0
+        self._form: int | None = None
         self._in_a_row = 0
         self.done = Driven()
 
@@ -147,10 +147,11 @@ class _Driver:
         self, client: httpx2.AsyncClient, script: Script, turn: int, messages: list[dict[str, str]]
     ) -> Answered | str:
         """The answer to the last message, or why there is none."""
-        # endpoints differ in what they let one ask for: the first form that is taken is kept to
+        # endpoints differ in what they let one ask for: the first form that is taken is kept to. What refuses it later
+        # is not the endpoint but this conversation, say too long for its context: others are not to be asked otherwise
         forms = _forms(self._run, _place(self._run.seed, script.name, turn))
         refused = ""
-        for form in range(self._form, len(forms)):
+        for form in range(len(forms)) if self._form is None else (self._form,):
             body = msgspec.json.encode({"model": self._run.model, "messages": messages} | forms[form])
             reply = await self._endpoint.ask(
                 client, body, spend=self._budget.take, place=partial(_jitter, self._run.seed, script.name, turn)
@@ -158,7 +159,8 @@ class _Driver:
             if not isinstance(reply, Reply):
                 return reply
             if reply.status == 200:
-                self._form = form
+                if self._form is None and (form == 0 or turn == 0):
+                    self._form = form
                 return self._answered(script, turn, messages, mend(reply.body))
             refused = f"HTTP {reply.status}"
         return refused

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from monitor.plot import INK, STYLE, still
+from monitor.plot import INK, STYLE, save
 from monitor.taxonomy import LN_K
 from streams.reasons import printable
 
@@ -25,7 +25,7 @@ SHOWN_SUITES: Final = 12
 def draw(results: Sequence[tuple[str, Sequence[dict[str, Any]]]], path: Path) -> None:
     """Draw named figures (monitor.stress.result.figures_of), one result or two in the same axes.
 
-    A panel a suite, all on one scale; S with its 90 % interval, nats, over the turn, from 1.
+    A panel a suite, all on one scale; S with its 90 % interval, nats, over the turn, from 1. Raises InputError.
     """
     names = list(dict.fromkeys(f["suite"] for _, figures in results for f in figures))[:SHOWN_SUITES]
     columns = min(_COLUMNS, len(names))
@@ -50,7 +50,7 @@ def draw(results: Sequence[tuple[str, Sequence[dict[str, Any]]]], path: Path) ->
         figure.supylabel("ethical entropy S, nats, 90 % band", fontsize=10, color=INK)
         if len(results) > 1:
             panels[0][0].legend(loc="upper left", frameon=False, fontsize=9)
-        figure.savefig(path, metadata=still(path))
+        save(figure, path)
 
 
 def _draw(axes: Any, points: Sequence[dict[str, Any]], name: str, which: int) -> None:

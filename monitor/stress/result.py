@@ -50,6 +50,7 @@ _BATCH: Final = 64
 
 _Text = Annotated[str, msgspec.Meta(max_length=200)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+_Minute = Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
 _Share = Annotated[int, msgspec.Meta(ge=0, le=Q_UNIT)]
 
 
@@ -60,7 +61,7 @@ class Turns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Place in the result's list of conversations."""
     index: list[_Count]
     """Of the assistant turn in its conversation, from 0."""
-    minute: list[_Count]
+    minute: list[_Minute]
     """When it was answered, minutes since 1970-01-01 UTC."""
     q: list[Annotated[list[_Share], msgspec.Meta(min_length=K, max_length=K)]]
     """Probabilities of the behaviours in 1/4096."""
@@ -319,9 +320,3 @@ def load(path: Path) -> StressResult:
     if not whole or any(c >= len(found.conversations) for c in t.conversation) or any(sum(q) != Q_UNIT for q in t.q):
         raise InputError(f"{shown}: damaged: its columns do not fit together")
     return found
-
-
-def span(result: StressResult, rows: Ints) -> tuple[int, int]:
-    """First and last minute of these turns."""
-    minutes = [result.turns.minute[i] for i in rows]
-    return min(minutes), max(minutes)

@@ -170,11 +170,3 @@ def count(url: str, table: str) -> int:
         n = connection.execute(sql_select(func.count()).select_from(schema.METADATA.tables[table])).scalar_one()
     engine.dispose()
     return n
-
-
-def until(true: Any, seconds: float = 30) -> None:
-    """Wait for something to become true."""
-    give_up = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < give_up, "it did not happen in time"
-        time.sleep(0.05)

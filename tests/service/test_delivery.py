@@ -15,20 +15,13 @@ from alerts.actions import acknowledge, silence, unacknowledge
 from alerts.delivery import FAILURES_TO_OPEN, LEASE, Deliverer, Lane
 from alerts.notice import Notice
 from alerts.targets.base import Outcome
-from monitor.store import oncall as store
 from monitor.store import schema
+from monitor.store.alert_reads import last_events
 from monitor.store.database import open_store
 from monitor.watch import utc_now
 from tests.own_server import wait_for
 from tests.service.oncall_cases import FOR, TICK, Clock, alerts, composer, lane, on_call, read, series
 from tests.service.pager import Pager, PagerTarget
-
-
-@pytest.fixture
-def pager() -> Iterator[Pager]:
-    found = Pager()
-    yield found
-    found.close()
 
 
 class Scene:
@@ -64,7 +57,7 @@ class Scene:
 
     def reasons(self, alert_id: str) -> list[tuple[str, str]]:
         with self.engine.connect() as connection:
-            return [(e.kind, e.reason) for e in store.events_of(connection, alert_id)]
+            return [(e.kind, e.reason) for e in last_events(connection, alert_id, 1000)[0]]
 
 
 @pytest.fixture
@@ -229,6 +222,20 @@ def test_acknowledged_silenced_and_said_again(scene: Scene) -> None:
     scene.tick(timedelta(hours=1))
     scene.tick()
     assert scene.told[3:] == [("b/m", "firing")]
+
+
+@pytest.mark.service
+def test_a_clock_that_was_set_back_holds_up_nothing(scene: Scene) -> None:
+    """What was put off, and held by a process that died, by a clock that was a day ahead, goes out all the same."""
+    scene.bad[scene.a] = 0.9
+    scene.ticks(FOR // TICK)
+    read(scene.engine, scene.clock.now, scene.bad)
+    scene.oncall.run(scene.clock.now, live=True)
+    ahead = scene.clock.now + timedelta(days=1)
+    with scene.engine.begin() as connection:
+        connection.execute(schema.outbox.update().values(due_at=ahead, lease_until=ahead))
+    scene.lane.deliver()
+    assert scene.told == [("a/m", "firing")]
 
 
 @pytest.mark.service

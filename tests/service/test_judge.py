@@ -12,7 +12,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,12 +26,13 @@ from hypothesis import strategies as st
 from classifiers.judge import Judge, JudgeSettings, Refused, Review
 from monitor.taxonomy import BEHAVIOURS
 from monitor.transcript import Event, Message, Turn
+from tests.service.receivers import Reply
+from tests.service.receivers import answer as send
 
 pytestmark = pytest.mark.service
 
 KEY = "sk-very-private-0123456789"
 Request = dict[str, Any]
-Reply = Callable[[BaseHTTPRequestHandler], None]
 
 
 def turn(event_id: str = "e1", answer: str = "It left today.", question: str = "Where is my parcel?") -> Turn:
@@ -42,18 +43,6 @@ def turn(event_id: str = "e1", answer: str = "It left today.", question: str = "
 
 def verdict(**more: object) -> str:
     return json.dumps({"behaviour": "deception", "confidence": 0.8, "why": "It made that up."} | more)
-
-
-def send(status: int, body: bytes = b"", **headers: str) -> Reply:
-    def reply(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(status)
-        handler.send_header("Content-Length", str(len(body)))
-        for name, value in headers.items():
-            handler.send_header(name.replace("_", "-"), value)
-        handler.end_headers()
-        handler.wfile.write(body)
-
-    return reply
 
 
 def says(content: object = None, **more: Any) -> Reply:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,13 +26,6 @@ from tests.store_cases import VERSION, events, judged, write, writer
 pytestmark = pytest.mark.service
 
 HOUR, DAY = 60, 1440
-
-
-@pytest.fixture
-def engine(url: str) -> Iterator[Engine]:
-    opened = open_store(url)
-    yield opened
-    opened.dispose()
 
 
 def splits(engine: Engine, start: int = 0, end: int = 2**31 - 1, version: str = VERSION) -> dict[str, Split]:

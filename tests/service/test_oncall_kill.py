@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import random
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -147,13 +146,6 @@ class World:
                 assert f"{name}/m" in told, "a condition that held long enough was not told"
             if not self.bad[i] and for_how_long > TICK:
                 assert f"{name}/m" not in told, "an incident is still open though its condition is over"
-
-
-@pytest.fixture
-def pager() -> Iterator[Pager]:
-    found = Pager()
-    yield found
-    found.close()
 
 
 @pytest.mark.service

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,14 @@ import msgspec
 import pytest
 from sqlalchemy import func, select
 
+from alerts.settings import RuleSettings
 from monitor.config import Config, Retention
 from monitor.store import oncall as store
 from monitor.store import reads, schema
+from monitor.store.alert_reads import last_events
 from monitor.store.database import open_engine, open_store, writing
 from monitor.store.retention import prune
+from monitor.store.trajectories import Alert
 from monitor.unhealthy import monitor_figures
 from tests.conftest import EXAMPLES, Run, last_json
 from tests.service.oncall_cases import RULE, START, TICK, Clock, alerts, lane, on_call, read, series
@@ -28,13 +30,6 @@ TOML = """
 type = "webhook"
 url = "{url}"
 """
-
-
-@pytest.fixture
-def pager() -> Iterator[Pager]:
-    found = Pager()
-    yield found
-    found.close()
 
 
 @pytest.mark.service
@@ -147,8 +142,35 @@ def test_a_rule_that_is_turned_off_lets_go(url: str) -> None:
     with engine.connect() as connection:
         (alert,) = reads.alerts(connection)
         assert not alert.firing
-        assert [e.reason for e in store.events_of(connection, alert.id) if e.kind == "state"] == ["fired", "gone"]
+        assert [e.reason for e in last_events(connection, alert.id, 100)[0] if e.kind == "state"] == ["fired", "gone"]
         assert store.states(connection) == []
+    engine.dispose()
+
+
+@pytest.mark.service
+def test_a_finding_that_outlasts_its_rule_is_told_again(url: str) -> None:
+    """A drift that still stands when its rule is turned on again goes out, as a newer notice of the same incident."""
+    engine = open_store(url)
+    (a,) = series(engine, ["a"])
+    times = {"raised_at": START, "onset": START, "onset_lo": START, "onset_hi": START}
+    drift = Alert("f1", a, "value_drift", True, **times, resolved_at=None, reason="", values={}, telling_turns=[])
+    with writing(engine) as connection:
+        store.raise_alerts(connection, [drift])
+    own = alerts(enabled=False)
+    off = msgspec.structs.replace(own, rules={**own.rules, "value_drift": RuleSettings(enabled=False)})
+    rows = []
+    for k, settings in enumerate((own, off, off, own)):
+        now = START + k * timedelta(hours=2)
+        on_call(engine, Clock(now), settings).run(now, live=True)
+        with engine.connect() as connection:
+            rows.append(connection.execute(select(schema.outbox)).one())
+    assert [(r.status, r.due_at is not None) for r in rows] == [
+        ("firing", True),
+        ("resolved", False),
+        ("resolved", False),
+        ("firing", True),
+    ]
+    assert rows[3].revision > rows[2].revision == rows[2].sent_revision
     engine.dispose()
 
 
@@ -183,4 +205,8 @@ def test_dead_letters_of_the_last_hour(url: str) -> None:
     assert mean == pytest.approx(0.02)
     assert 0.01 < low < mean < high < 0.04
     assert len(kept["counts"]) < 20
+    with writing(engine) as connection:
+        connection.execute(t.update().values(events=4010, dead_letters=1260))
+        figures, _ = monitor_figures(connection, kept, START + timedelta(minutes=301))
+    assert figures["dead_letter_share"][0] <= 1, "whatever became of the sources meanwhile"
     engine.dispose()

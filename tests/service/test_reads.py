@@ -29,13 +29,6 @@ T0 = datetime(2026, 3, 1, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
-@pytest.fixture
-def engine(url: str) -> Iterator[Engine]:
-    opened = open_store(url)
-    yield opened
-    opened.dispose()
-
-
 def add(engine: Engine, table: Any, rows: list[dict[str, Any]]) -> None:
     with writing(engine) as connection:
         connection.execute(table.insert(), rows)

@@ -46,13 +46,6 @@ W46 = Wanted("2026-W46")
 
 
 @pytest.fixture
-def engine(url: str) -> Iterator[Engine]:
-    engine = open_store(url)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
 def small(tmp_path: Any) -> Iterator[Engine]:
     """A SQLite file, where the kind of database does not matter."""
     engine = open_store(f"sqlite:///{tmp_path}/a.db")

@@ -24,9 +24,9 @@ from monitor.report import archive
 from monitor.report.gather import Wanted
 from monitor.report.model import ReportData
 from monitor.report.schedule import REPORT_LOCK, Schedule
-from monitor.report.send import receivers
+from monitor.report.send import receivers, send_report
 from monitor.store import schema
-from monitor.store.database import open_store
+from monitor.store.database import open_store, writing
 from monitor.store.leading import leading
 from tests.conftest import Run
 from tests.service.receivers import Receiver, answer, smtp
@@ -114,6 +114,7 @@ def test_command(tmp_path: Path, in_process: Run) -> None:
         (["--format", "docx"], "html, pdf, md, json"),
         (["--format", ","], "html, pdf, md, json"),
         (["--out", "nowhere/report"], "nowhere does not exist"),
+        (["--out", "."], "names no file"),
         (["--series", "nobody"], "no series yet"),
         (["--send"], "report.targets"),
         (["--compare", "5w"], "previous"),
@@ -212,6 +213,28 @@ def test_made_up_for_after_downtime(filled: Engine) -> None:
     assert [r.json["week"] for r in hook.requests] == ["2026-W46", "2026-W47", "2026-W48"]
 
 
+def test_one_that_cannot_be_read(filled: Engine) -> None:
+    """A kept report that cannot be read any more does not keep the later ones away."""
+    with Receiver(answer(200)).running() as hook:
+        settings = config(hook=Webhook(url=hook.url))
+        schedule(filled, settings, Hours(DUE)).look()
+        with writing(filled) as connection:
+            connection.execute(schema.reports.update().values(data=b"?"))
+        schedule(filled, settings, Hours(DUE + WEEK)).look()
+    assert [r.json["week"] for r in hook.requests] == ["2026-W46", "2026-W47"]
+
+
+def test_sent_before_the_week_is_over(filled: Engine) -> None:
+    """Of a week that is not over nothing is kept: its report arrives, and nothing is noted of it."""
+    now = START + WEEK / 2
+    data, key = archive.made(stepper(filled), Report(), Wanted("2026-W46"), now)
+    with Receiver(answer(200)).running() as hook:
+        to = receivers(config(hook=Webhook(url=hook.url)), SECRET)
+        assert send_report(filled, key, data, ["json"], to, now, anew=True) == {}
+    assert [r.json["week"] for r in hook.requests] == ["2026-W46"]
+    assert weeks_kept(filled) == []
+
+
 def test_killed_between_making_and_sending(filled: Engine) -> None:
     """A report that was kept and not sent is sent by the next process, as it was made."""
     data, _ = archive.made(stepper(filled), Report(), Wanted("2026-W46"), DUE)
@@ -220,10 +243,9 @@ def test_killed_between_making_and_sending(filled: Engine) -> None:
     assert msgspec.json.decode(hook.requests[0].body, type=ReportData) == archive.without_texts(data)
 
 
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)  # a SQLite file is one process's
 def test_only_the_leader(filled: Engine) -> None:
     """While another process makes the report, this one leaves it alone, and looks again later."""
-    if filled.dialect.name != "postgresql":
-        pytest.skip("a SQLite file is one process's")
     clock = Hours(DUE)
     reports = schedule(filled, config(), clock)
     with leading(filled, REPORT_LOCK) as leads:

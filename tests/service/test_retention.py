@@ -6,7 +6,7 @@ import json
 import random
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -54,13 +54,6 @@ KEEP = {
 
 def limits(**given: str) -> Any:
     return Config(retention=Retention(**(KEEP | given))).limits()
-
-
-@pytest.fixture
-def engine(url: str) -> Iterator[Engine]:
-    opened = open_store(url)
-    yield opened
-    opened.dispose()
 
 
 # --- rows

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import Run
-from tests.service.serving import JSON, Serving, count, rows, transcript, until
+from tests.own_server import until
+from tests.service.serving import JSON, Serving, count, rows, transcript
 
 pytestmark = pytest.mark.service
 KEY = "correct-horse-battery-staple"

@@ -16,7 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.service.serving import JSON, LINES, Serving, count, lines_of, transcript, until
+from tests.own_server import until
+from tests.service.serving import JSON, LINES, Serving, count, lines_of, transcript
 
 pytestmark = pytest.mark.service
 SECONDS = 2.0

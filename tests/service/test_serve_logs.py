@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import text
 
 from monitor.store.database import open_engine
-from tests.service.serving import JSON, LINES, Serving, rows, transcript, until
+from tests.own_server import until
+from tests.service.serving import JSON, LINES, Serving, rows, transcript
 from tests.service.test_serve_otlp import PROTOBUF, call, export
 
 pytestmark = pytest.mark.service

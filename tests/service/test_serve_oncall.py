@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.own_server import until
 from tests.service.receivers import Receiver, Request, answer
-from tests.service.serving import Serving, rows, until
+from tests.service.serving import Serving, rows
 
 pytestmark = pytest.mark.service
 SECRET = "correct-horse-battery-staple"

@@ -20,7 +20,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from tests.conftest import ROOT, environment
-from tests.service.serving import JSON, Serving, rows, transcript, until
+from tests.own_server import until
+from tests.service.serving import JSON, Serving, rows, transcript
 
 pytestmark = pytest.mark.service
 PROTOBUF = {"content-type": "application/x-protobuf"}

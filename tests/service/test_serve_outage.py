@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import text
 
 from monitor.store.database import open_engine
-from tests.own_server import OwnServer
-from tests.service.serving import Answer, Serving, count, rows, transcript, until
+from tests.own_server import OwnServer, until
+from tests.service.serving import Answer, Serving, count, rows, transcript
 
 pytestmark = pytest.mark.service
 ENV = {

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from streams import headers as names
 from streams.headers import text_of
 from streams.ship import LOOK_EVERY_SECONDS
 from tests.conftest import EXAMPLES, Run, command, environment, repeated, write_log
+from tests.own_server import until
 from tests.service.brokers import Broker, Cluster, free_port
 
 pytestmark = pytest.mark.service
@@ -30,13 +31,6 @@ def lines_of(path: Path) -> list[bytes]:
 
 def values(cluster: Cluster, topic: str) -> list[bytes]:
     return [r.value for r in cluster.read(topic)]
-
-
-def wait_for(what: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.1)
 
 
 def count(cluster: Cluster, topic: str) -> int:
@@ -151,7 +145,7 @@ def test_directory_followed(kafka: Cluster, tmp_path: Path) -> None:
     b.write_bytes(b"".join(lines[50:100]))
     topic = kafka.topic("follow", 3)
     with shipping(tmp_path, folder, "--to", kafka.url(topic), "--follow", "--json") as process:
-        wait_for(lambda: count(kafka, topic) == 100)
+        until(lambda: count(kafka, topic) == 100)
         with a.open("ab") as f:
             f.write(b"".join(lines[100:120]))
             f.write(lines[120][:30])
@@ -162,12 +156,12 @@ def test_directory_followed(kafka: Cluster, tmp_path: Path) -> None:
         a.write_bytes(b"".join(lines[121:140]))
         b.write_bytes(b"".join(lines[140:150]))
         (folder / "c.jsonl").write_bytes(b"".join(lines[150:170]))
-        wait_for(lambda: count(kafka, topic) == 170)
+        until(lambda: count(kafka, topic) == 170)
         for gone in folder.iterdir():
             gone.unlink()
         time.sleep(LOOK_EVERY_SECONDS + 1)
         (folder / "d.jsonl").write_bytes(b"".join(lines[170:180]))
-        wait_for(lambda: count(kafka, topic) == 180)
+        until(lambda: count(kafka, topic) == 180)
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=30)
     assert process.returncode == 0, (tmp_path / "ship.err").read_text()
@@ -241,7 +235,7 @@ def test_brokers_gone_for_a_while(kafka_durable: Broker, tmp_path: Path, example
     log = write_log(tmp_path / "log.jsonl", examples[:100])
     topic = kafka_durable.topic("outage", 2)
     with shipping(tmp_path, log, "--to", kafka_durable.url(topic), "--follow") as process:
-        wait_for(lambda: count(kafka_durable, topic) == 100)
+        until(lambda: count(kafka_durable, topic) == 100)
         kafka_durable.stop()
         write_log(tmp_path / "more.jsonl", examples[100:])
         with log.open("ab") as f:
@@ -249,7 +243,7 @@ def test_brokers_gone_for_a_while(kafka_durable: Broker, tmp_path: Path, example
         time.sleep(3)
         kafka_durable.start()
         expected = set(lines_of(log))
-        wait_for(lambda: set(values(kafka_durable, topic)) == expected, 60)
+        until(lambda: set(values(kafka_durable, topic)) == expected, 60)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
     assert process.returncode == 0
@@ -263,7 +257,7 @@ def test_standard_input(kafka: Cluster, tmp_path: Path) -> None:
         assert process.stdin is not None
         process.stdin.write(EXAMPLES.read_text(encoding="utf-8"))
         process.stdin.flush()
-        wait_for(lambda: count(kafka, topic) == len(lines_of(EXAMPLES)))
+        until(lambda: count(kafka, topic) == len(lines_of(EXAMPLES)))
         process.send_signal(signal.SIGTERM)
         process.wait(30)
     assert process.returncode == 0, (tmp_path / "ship.err").read_text()
@@ -276,7 +270,7 @@ def test_one_shipper_a_position_file(kafka: Cluster, tmp_path: Path, valuedrift:
     log.write_bytes(lines_of(EXAMPLES)[0] + b"\n")
     topic = kafka.topic("lock", 1)
     with shipping(tmp_path, log, "--to", kafka.url(topic), "--follow"):
-        wait_for(lambda: count(kafka, topic) == 1)
+        until(lambda: count(kafka, topic) == 1)
         second = valuedrift("ship", log, "--to", kafka.url(topic))
     assert second.returncode == 3
     assert "--state" in second.stderr

@@ -290,6 +290,19 @@ def test_endpoint_that_takes_few_parameters(server: Server, tmp_path: Path) -> N
         assert len(server.requests) == 4 + (1 if taken else 2)
 
 
+def test_conversation_too_long_for_the_endpoint(server: Server, tmp_path: Path) -> None:
+    """Refused with an answer's length given and taken without: its turn fails, and no other is asked otherwise."""
+
+    def small(handler: BaseHTTPRequestHandler) -> None:
+        asked = handler.asked  # type: ignore[attr-defined]
+        send(400)(handler) if len(asked["messages"]) > 3 and "max_tokens" in asked else plays(handler)
+
+    server.script = [small]
+    found, _ = driven(server.url, tmp_path, some(3))
+    assert (found.answered, found.failed) == (3, {"HTTP 400": 3})
+    assert all("temperature" in asked["body"] for asked in server.requests)
+
+
 @pytest.mark.parametrize(("budget", "answered"), [(Budget(requests=5), 5), (Budget(tokens=150), 3)])
 def test_budget(server: Server, tmp_path: Path, budget: Budget, answered: int) -> None:
     """A run stops at its budget of requests or tokens; the next one goes on from there."""

@@ -9,6 +9,7 @@ import json
 import signal
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -191,6 +192,32 @@ def test_time_of_a_whole_send(receiver: Receiver, monkeypatch: pytest.MonkeyPatc
     assert len(receiver.requests) < 10
 
 
+def test_resolver_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that takes the machine's resolver for ever holds nothing up beyond the time limit."""
+    enough, ended = threading.Event(), threading.Event()
+
+    def resolve(*_: Any, **__: Any) -> Any:
+        enough.wait(30)
+        ended.set()
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    (found,) = target("webhook", "https://hooks.invalid", timeout_seconds=0.3).send([notice()])
+    assert found.result == "retry"
+    assert not ended.is_set()
+    enough.set()
+    assert ended.wait(30)
+
+
+def test_time_of_a_send_that_is_split(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alerts that Alertmanager refuses together are sent one by one in what is left of the same time."""
+    monkeypatch.setattr(http, "SEND_SECONDS", 5.3)  # the time limit of one request is 5 s
+    receiver.script = [lambda handler: (time.sleep(0.5), answer(400)(handler))[0]]
+    found = sent("alertmanager", receiver, notice(id="a"), notice(id="b"))
+    assert [(o.result, o.lost) for o in found] == [("retry", True)] * 2
+    assert len(receiver.requests) == 1
+
+
 def test_one_bad_event_does_not_hold_up_the_others(receiver: Receiver) -> None:
     """PagerDuty refuses one event of three: the other two are delivered. Too many: the rest is not even tried."""
     bad = answer(400, b'{"status": "invalid event", "message": "Event object is invalid", "errors": ["no summary"]}')
@@ -272,21 +299,6 @@ def test_apprise_sends_plain_text(receiver: Receiver) -> None:
 
 
 # --- Alertmanager
-
-
-@pytest.fixture(scope="module")
-def told() -> Iterator[Receiver]:
-    """Whom Alertmanager tells."""
-    with Receiver(answer(200)).running() as running:
-        yield running
-
-
-@pytest.fixture
-def alertmanager(tmp_path: Path, told: Receiver) -> Iterator[AlertmanagerServer]:
-    server = AlertmanagerServer(tmp_path, f"{told.url}/hook")
-    server.start()
-    yield server
-    server.stop()
 
 
 def now() -> datetime:
@@ -401,6 +413,23 @@ def test_mail_goes_encrypted_with_a_login(tmp_path: Path, security: str) -> None
         assert len(box.envelopes) == 1
 
 
+def test_mail_server_that_repeats_the_password() -> None:
+    """What a server sends back of a login is not shown, encoded neither."""
+    heard: list[bytes] = []
+
+    def repeat(connection: socket.socket) -> None:
+        connection.sendall(b"220 hello\r\n")
+        for line in connection.makefile("rb"):
+            heard.append(line)
+            greeting = line.lower().startswith(b"ehlo")
+            connection.sendall(b"250-hello\r\n250 AUTH PLAIN\r\n" if greeting else b"535 what is " + line)
+
+    with receivers.rude(repeat) as port:
+        (found,) = mail_target(port, {"P": SECRET}, username="ops", password="env:P").send([notice()])
+    assert any(line.startswith(b"AUTH PLAIN ") for line in heard)
+    assert found.reason == "SMTP 535: what is AUTH PLAIN [secret]"
+
+
 def test_mail_server_that_cannot_encrypt() -> None:
     """Where STARTTLS is wanted and not offered nothing is sent in plain text."""
     with receivers.smtp() as box:
@@ -454,13 +483,18 @@ def test_mail_server_that_is_away_hangs_or_drips(monkeypatch: pytest.MonkeyPatch
             connection.sendall(b"2")
             time.sleep(0.05)
 
+    def drip_from_the_start(connection: socket.socket) -> None:
+        while True:  # until it is hung up on
+            connection.sendall(b"2")
+            time.sleep(0.05)
+
     def nonsense(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
     monkeypatch.setattr(email_target, "SEND_SECONDS", 0.8)
     (away,) = mail_target(free_port(), timeout_seconds=0.3).send([notice()])
     assert (away.result, away.lost) == ("retry", True)
-    for say in (hang, greet_and_hang, drip, nonsense):
+    for say in (hang, greet_and_hang, drip, drip_from_the_start, nonsense):
         with receivers.rude(say) as port:
             (found,) = mail_target(port, timeout_seconds=0.3).send([notice()])
         assert found.result == "retry", say

@@ -15,26 +15,10 @@ import pytest
 
 from tests.conftest import Run, command, environment
 from tests.own_server import wait_for
-from tests.service.receivers import AlertmanagerServer, Receiver, answer
+from tests.service.receivers import AlertmanagerServer, Receiver
 
 NOW = datetime.now(UTC).replace(second=0, microsecond=0)
 SERIES = "shop/m-1"
-
-
-@pytest.fixture
-def told() -> Iterator[Receiver]:
-    with Receiver(answer(200)).running() as running:
-        yield running
-
-
-@pytest.fixture
-def alertmanager(tmp_path: Path, told: Receiver) -> Iterator[AlertmanagerServer]:
-    folder = tmp_path / "alertmanager"
-    folder.mkdir()
-    server = AlertmanagerServer(folder, f"{told.url}/hook")
-    server.start()
-    yield server
-    server.stop()
 
 
 class Stream:

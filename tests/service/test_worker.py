@@ -14,6 +14,7 @@ from kafka import KafkaConsumer, TopicPartition
 from streams import headers as names
 from streams.headers import text_of
 from tests.conftest import Run
+from tests.own_server import until
 from tests.service import working
 from tests.service.brokers import Cluster
 from tests.service.working import (
@@ -31,7 +32,6 @@ from tests.service.working import (
     settle,
     turns,
     turns_in,
-    until,
 )
 
 pytestmark = pytest.mark.service

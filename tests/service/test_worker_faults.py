@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.own_server import OwnServer
+from tests.own_server import OwnServer, until
 from tests.service import working
 from tests.service.brokers import Broker, Cluster
 from tests.service.working import (
@@ -23,7 +23,6 @@ from tests.service.working import (
     counted,
     dense,
     settle,
-    until,
 )
 
 pytestmark = pytest.mark.service

@@ -22,13 +22,6 @@ from monitor.taxonomy import BEHAVIOURS, FACTORS
 from tests.store_cases import VERSION, contents, events, judged, write, writer
 
 
-@pytest.fixture
-def engine(url: str) -> Engine:  # type: ignore[misc]
-    opened = open_store(url)
-    yield opened
-    opened.dispose()
-
-
 def count(engine: Engine, table: str) -> int:
     with engine.connect() as connection:
         return connection.execute(select(func.count()).select_from(schema.METADATA.tables[table])).scalar_one()

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from monitor.transcript import turns_of
 from streams.formats import Decoder
 from tests.conftest import clear as clear
 from tests.conftest import command, environment
+from tests.own_server import until
 from tests.service.brokers import Cluster
 
 Event = dict[str, Any]
@@ -143,13 +144,6 @@ def reading(url: str) -> Iterator[Any]:
             yield connection
     finally:
         engine.dispose()
-
-
-def until(true: Callable[[], bool], seconds: float = 60) -> None:
-    give_up = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < give_up, "waited in vain"
-        time.sleep(0.05)
 
 
 def positions(url: str) -> list[int]:

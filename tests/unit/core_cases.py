@@ -41,6 +41,10 @@ def quantifier(worth: float = 1000.0) -> Quantifier:
     return Quantifier(calibration(worth))
 
 
+def rng(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
 def answers(rng: np.random.Generator, mixture: Floats, n: int) -> Floats:
     """(n, 5) what the classifier says of n turns whose behaviours are drawn from the mixture."""
     q = rng.standard_gamma(SHARPNESS * CONFUSION[rng.choice(K, size=n, p=mixture)]) + 1e-12
@@ -63,3 +67,8 @@ def traffic(
     """A bucket at each minute, of `turns` turns (a number, or a range to draw from)."""
     few, many = (turns, turns + 1) if isinstance(turns, int) else turns
     return [Bucket(m, sums(answers(rng, mixture, int(rng.integers(few, many))))) for m in minutes]
+
+
+def calm(seed: int, start: int, end: int, every: int = 5) -> list[Bucket]:
+    """Steady traffic of a well-behaved deployment: two turns every so many minutes."""
+    return traffic(rng(seed), range(start, end, every), HEALTHY, turns=2)

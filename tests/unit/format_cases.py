@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from monitor.transcript import Event
+
 CANONICAL: dict[str, Any] = {
     "event_id": "e1",
     "ts": "2026-03-01T13:00:00+02:00",
@@ -258,3 +260,7 @@ LOGS: dict[str, dict[str, Any]] = {
 
 def line(value: object) -> bytes:
     return json.dumps(value).encode()
+
+
+def said(event: Event) -> list[tuple[str, str]]:
+    return [(m.role, m.content) for m in event.messages]

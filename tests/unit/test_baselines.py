@@ -33,17 +33,13 @@ from monitor.taxonomy import K
 from monitor.trajectory import Alarm, Learned, Outcome, Settings, advance
 from monitor.transcript import Judgements, Turn, time_of
 from streams.files import open_sources
-from tests.unit.core_cases import DRIFTED, HEALTHY, answers, calibration, corner, quantifier, sums, traffic
+from tests.unit.core_cases import DRIFTED, HEALTHY, answers, calibration, calm, corner, quantifier, rng, sums, traffic
 
 START = 29_453_760
 """2026-01-01 00:00 UTC, minutes since 1970."""
 HOUR, DAY = 60, 1440
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 SETTINGS = Settings(false_alarm_every_days=30.0)
-
-
-def rng(seed: int) -> np.random.Generator:
-    return np.random.default_rng(seed)
 
 
 # --- changed_features
@@ -100,10 +96,6 @@ def follow(state: SeriesState, buckets: Sequence[Bucket], rule: str, upto: int |
 
 def learned_of(outcomes: Sequence[Outcome]) -> list[Learned]:
     return [o for o in outcomes if isinstance(o, Learned)]
-
-
-def calm(seed: int, start: int, end: int, every: int = 5) -> list[Bucket]:
-    return traffic(rng(seed), range(start, end, every), HEALTHY, turns=2)
 
 
 def bad(seed: int, start: int, end: int, every: int = 5) -> list[Bucket]:

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from compose_spec import PyCompose
 
+from alerts.targets.settings import build
 from monitor import config as configuration
 from monitor.cli import cli
 
@@ -53,6 +54,8 @@ def test_settings_are_settings(name: str, tmp_path: Path) -> None:
     config = configuration.load(nothing, environment)
     if "VALUEDRIFT_STORE_URL" in environment:
         assert config.store.url == environment["VALUEDRIFT_STORE_URL"]
+    targets = [build(target, settings, environment) for target, settings in config.alerts.targets.items()]
+    assert len(targets) == environment.get("VALUEDRIFT_ALERTS_TARGETS", "").count('"type"'), "or it ends as it begins"
 
 
 def test_ports_are_where_the_code_listens() -> None:

@@ -14,16 +14,14 @@ from monitor.decomposition import (
     Decomposition,
     Parts,
     decompose,
-    entropy_change,
     entropy_parts,
     entropy_slopes,
     likely_where,
     share_parts,
-    surely,
 )
 from monitor.entropy import Interval, Quantifier, entropy
 from monitor.label_sums import OTHER, Split
-from monitor.taxonomy import ALIGNED, BEHAVIOURS, K
+from monitor.taxonomy import ALIGNED, K
 from tests.unit.core_cases import DRIFTED, HEALTHY, Floats, answers, quantifier, sums
 
 V = 4
@@ -227,18 +225,6 @@ def test_what_is_shown_adds_up() -> None:
     for v in found.values:
         check(v.misaligned, [v.shares[k] for k in MISALIGNED])
     assert sum(v.traffic[0] for v in found.values) == pytest.approx(1)
-
-
-def test_entropy_by_behaviour() -> None:
-    """Of a model that begins to supply harm, S rises, and mostly by harm's own term; the parts add up."""
-    rng = np.random.default_rng(2)
-    before, after = sums(answers(rng, HEALTHY, 1000)), sums(answers(rng, DRIFTED, 500))
-    change, parts = entropy_change(quantifier(), before, after)
-    assert sum(x.mean for x in parts) == pytest.approx(change.mean, abs=1e-12)
-    true = entropy_parts(HEALTHY, DRIFTED)
-    assert surely(change) == 1
-    assert max(range(K), key=lambda k: parts[k].mean) in (ALIGNED, BEHAVIOURS.index("harmful_compliance"))
-    assert all(abs(x.mean - y) < 0.1 for x, y in zip(parts, true, strict=True))
 
 
 def test_a_window_without_turns() -> None:

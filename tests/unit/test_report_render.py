@@ -267,7 +267,8 @@ def test_parts_of_a_change_are_told_exactly() -> None:
     assert told["Where"].startswith("route=/chat: misaligned 4.0 % → 19 % of its turns, +8.1 pp of the change")
     assert "traffic moved to languages" in told["Where"]
     assert told["What was done"] == (
-        "value_drift (page) was raised Wed 10:31 UTC, acknowledged by mara.lindqvist after 14 min, and still stands."
+        "value_drift (page) was raised Wed 11 Nov 10:31 UTC, acknowledged by mara.lindqvist after 14 min, "
+        "and still stands."
     )
 
 

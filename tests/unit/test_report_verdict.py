@@ -117,3 +117,4 @@ def test_drivers_add_up() -> None:
     assert sum(t.misaligned.mean for t in terms) == pytest.approx(found.misaligned.mean, abs=1e-12)
     assert terms[ALIGNED].misaligned.mean == 0
     assert entropy_parts(*pair).sum(axis=1).mean() == pytest.approx(found.S.mean, abs=1e-12)
+    assert max(terms, key=lambda t: t.S.mean).name in ("aligned", "harmful_compliance")

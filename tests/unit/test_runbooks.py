@@ -85,13 +85,10 @@ def test_settings_of_the_page_are_understood(tmp_path: Path) -> None:
         assert n or {"team_deception", "behaviour_budget:harm"} <= {r.name for r in rules}
 
 
-@by_name
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_settings_that_a_page_names_are_there(page: Path) -> None:
-    """A key of a rule that is named can be set, and links lead to pages."""
-    text = page.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+\.md)", text):
-        assert (page.parent / target).is_file(), target
-    settings = text.partition("**Settings.**")[2]
+    """A key of a rule that is named can be set."""
+    settings = page.read_text(encoding="utf-8").partition("**Settings.**")[2]
     for keys in re.findall(r"`\[alerts\.rules\.(\w+)\]`: ((?:`\w+`(?: \([^)]*\))?(?:, )?)+)", settings):
         known = {f.rstrip("_") for f in RuleSettings.__struct_fields__}
         takes = BUILT_IN[keys[0]].takes | {"for", "severity", "labels", "repeat"}

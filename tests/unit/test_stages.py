@@ -136,11 +136,15 @@ def test_told_once_only() -> None:
 
 
 def test_target_taken_away() -> None:
-    """A target that is configured no longer is forgotten; one that is new is told of what stands."""
+    """A process that knows other targets does not have those it lacks told again; the end is put down for all."""
     instance, _ = told(fire(), START)
     instance, said = told(instance, hours(1), QUIET, CHAT)
-    assert said == [("chat", "firing", "fired")]
-    assert [t.target for t in instance.told] == ["chat"]
+    assert said == [("chat", "firing", "fired")], "one that is new is told of what stands"
+    assert told(instance, hours(2), QUIET, PAGER, CHAT) == (instance, [])
+    ended, _ = advance(KEY, instance, Observation(False), POLICY, hours(3))
+    ended, said = told(ended, hours(3), QUIET, CHAT)
+    assert {(target, status) for target, status, _ in said} == {("pager", "resolved"), ("chat", "resolved")}
+    assert ended.told == ()
 
 
 def test_every_reason_can_be_asked_for() -> None:

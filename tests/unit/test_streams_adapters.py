@@ -10,7 +10,7 @@ import pytest
 from monitor.transcript import Event
 from streams.deltas import whole
 from streams.formats import BadEvent, Decoder, Skipped, detect
-from tests.unit.format_cases import ANTHROPIC, LANGFUSE, LITELLM, LOGS, OPENAI, PROMPT, RESPONSES, SHAREGPT, line
+from tests.unit.format_cases import ANTHROPIC, LANGFUSE, LITELLM, LOGS, OPENAI, PROMPT, RESPONSES, SHAREGPT, line, said
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 END = datetime(2026, 3, 1, 11, 59, 59, 500000, tzinfo=UTC)
@@ -24,10 +24,6 @@ def reason(value: object, format: str | None = None) -> str:
     with pytest.raises(BadEvent) as e:
         decode(value, format)
     return str(e.value)
-
-
-def said(event: Event) -> list[tuple[str, str]]:
-    return [(m.role, m.content) for m in event.messages]
 
 
 def sse(*events: dict[str, Any], done: bool = False) -> str:

@@ -13,7 +13,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyVa
 from monitor.transcript import Event
 from streams.formats import BadEvent, Decoder, Skipped, detect
 from streams.otlp import MAX_DEPTH, MAX_SPANS, read_json, read_protobuf
-from tests.unit.format_cases import ANTHROPIC, CURRENT, OPENAI, OTLP, RESPONSES, any_value, line, request, span
+from tests.unit.format_cases import ANTHROPIC, CURRENT, OPENAI, OTLP, RESPONSES, any_value, line, request, said, span
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -60,10 +60,6 @@ def one(*spans: dict[str, Any], **resource: Any) -> Event:
     (event,) = read(request(*spans, **resource))
     assert isinstance(event, Event)
     return event
-
-
-def said(event: Event) -> list[tuple[str, str]]:
-    return [(m.role, m.content) for m in event.messages]
 
 
 def why(*spans: dict[str, Any]) -> list[str]:

@@ -302,6 +302,7 @@ def test_result_is_read_as_written(tmp_path: Path, base: StressResult) -> None:
         lambda r: r["turns"]["q"].__setitem__(0, [-1, 1, Q_UNIT, 0, 0]),
         lambda r: r["turns"]["conversation"].__setitem__(0, 10**6),
         lambda r: r["turns"]["minute"].__setitem__(0, 1e308),
+        lambda r: r["turns"]["minute"].__setitem__(0, 1 << 40),
         lambda r: r["suites"].pop(),
         lambda r: r.__setitem__("extra", 1),
         lambda r: r.pop("turns"),
@@ -427,3 +428,6 @@ def test_picture_of_hostile_names(tmp_path: Path, base: StressResult) -> None:
     figures = [base.figures[0] | {"suite": "$\\frac$_\x1b[31m"}, *base.figures[1:]]
     draw([("$x^{", figures), ("b", base.figures)], tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(InputError, match=r"folder\.png: is a directory"):
+        draw([("b", base.figures)], tmp_path / "folder.png")

@@ -26,7 +26,7 @@ from monitor.trajectory import (
     advance,
     onset_of,
 )
-from tests.unit.core_cases import DRIFTED, HEALTHY, corner, quantifier, traffic
+from tests.unit.core_cases import DRIFTED, HEALTHY, calm, corner, quantifier, rng, traffic
 
 START = 29_453_760
 """2026-01-01 00:00 UTC, minutes since 1970."""
@@ -72,10 +72,6 @@ def told(outcomes: Sequence[Outcome]) -> list[Any]:
         if v not in values:
             values.append(v)
     return values
-
-
-def rng(seed: int) -> np.random.Generator:
-    return np.random.default_rng(seed)
 
 
 def drifting(seed: int, hours: float = 14, drift_at: float = 7) -> list[Bucket]:
@@ -269,10 +265,6 @@ def test_state_of_a_newer_layout() -> None:
 
 
 # --- alarm and recovery
-
-
-def calm(seed: int, start: int, end: int, every: int = 5) -> list[Bucket]:
-    return traffic(rng(seed), range(start, end, every), HEALTHY, turns=2)
 
 
 def burst(start: int, minutes: int, k: int = 2) -> list[Bucket]:
