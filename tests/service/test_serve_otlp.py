@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import sqlite3
 import subprocess
@@ -26,6 +27,7 @@ from tests.service.serving import JSON, Serving, rows, transcript
 pytestmark = pytest.mark.service
 PROTOBUF = {"content-type": "application/x-protobuf"}
 PAGE = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"```bash\n(.*?)```", PAGE, re.S)
 PROGRAM = re.findall(r"```python\n(.*?)```", PAGE, re.S)[0]
 
 
@@ -198,16 +200,30 @@ def test_key_of_an_exporter(tmp_path: Path) -> None:
         assert rows(server.url, "turns") == []
 
 
+def shell(script: str, address: str, **more: str) -> Any:
+    """What a command of the page prints, run against another port."""
+    script = script.replace("http://127.0.0.1:8080", address)
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=ROOT, env=os.environ | more, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_silence_of_the_page(tmp_path: Path) -> None:
+    """The command that silences alerts works as written, with a key that may."""
+    (block,) = [b for b in COMMANDS if "$KEY" in b]
+    key = "sixteen-characters-or-more"
+    env = {"VALUEDRIFT_API_KEYS": f"pager {key} +oncall"}
+    with Serving(tmp_path, f"sqlite:///{tmp_path}/a.db", env=env) as running:
+        assert shell(block, running.address, KEY=key)["created_by"] == "Ada (key pager)"
+
+
 def test_commands_of_the_page(server: Serving) -> None:
     """Every curl command in docs/http.md works as written, but for the port, and says what the page says."""
-    blocks = re.findall(r"```bash\n(.*?)```", PAGE, re.S)
+    blocks = [b for b in COMMANDS if "$KEY" not in b]
     assert len(blocks) >= 3
-    said = []
-    for block in blocks:
-        script = block.replace("http://127.0.0.1:8080", server.address)
-        done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stderr
-        said.append(json.loads(done.stdout))
+    said = [shell(block, server.address) for block in blocks]
     shown = json.loads(re.findall(r"```json\n(.*?)```", PAGE, re.S)[0])
     assert said[0] == shown
     assert said[1]["counted"] > 100

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -280,31 +282,32 @@ def test_away_for_too_long(own: OwnServer, database: str, undisturbed: dict[str,
 
 
 @pytest.fixture
-def small_disk(own: OwnServer, tmp_path: Path) -> Iterator[tuple[str, Callable[[str], None]]]:
+def small_disk(own: OwnServer) -> Iterator[tuple[str, Callable[[str], None]]]:
     """URL of a database on a file system of a few megabytes, and how to give that another size."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=11m", "tmpfs", str(place)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("a small file system can only be mounted with the right to")
-    try:
-        if own.user is not None:
-            import shutil
-
-            shutil.chown(place, own.user)
-            for parent in place.parents:
-                parent.chmod(parent.stat().st_mode | 0o055)
-        with admin(own, f"CREATE TABLESPACE small LOCATION '{place}'", "CREATE DATABASE small TABLESPACE small"):
-            yield (
-                own.url.replace("/postgres?", "/small?"),
-                lambda size: subprocess.run(["mount", "-o", f"remount,size={size}", str(place)], check=True) and None,
-            )
-        with admin(own, "DROP DATABASE small WITH (FORCE)", "DROP TABLESPACE small"):
-            pass
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
+    # a folder of its own: another session of pytest closes those of pytest to the server's user
+    with tempfile.TemporaryDirectory(prefix="valuedrift-small") as folder:
+        Path(folder).chmod(0o755)
+        place = Path(folder) / "disk"
+        place.mkdir()
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=11m", "tmpfs", str(place)], capture_output=True, check=False
+        )
+        if mounted.returncode:
+            pytest.skip("a small file system can only be mounted with the right to")
+        try:
+            if own.user is not None:
+                shutil.chown(place, own.user)
+            with admin(own, f"CREATE TABLESPACE small LOCATION '{place}'", "CREATE DATABASE small TABLESPACE small"):
+                yield (
+                    own.url.replace("/postgres?", "/small?"),
+                    lambda size: (
+                        subprocess.run(["mount", "-o", f"remount,size={size}", str(place)], check=True) and None
+                    ),
+                )
+            with admin(own, "DROP DATABASE small WITH (FORCE)", "DROP TABLESPACE small"):
+                pass
+        finally:
+            subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 @pytest.mark.service
