@@ -134,8 +134,7 @@ def ack(context: click.Context, alert: str, by: str, comment: str, url: str | No
     """Take an alert in hand: targets are told so by the next pass, and it is not repeated."""
     from alerts.actions import acknowledge
 
-    engine, desk = _opened(context, url)
-    found = reading(engine, lambda connection: desk.find(connection, alert))
+    engine, found = _found(context, url, alert)
     if not acknowledge(engine, found, by, _now(), comment):
         raise ConfigError(f"alert {found} does not fire, or somebody has it in hand: valuedrift alerts show {found}")
     click.echo(printable(f"{found} acknowledged by {by}"))
@@ -151,8 +150,7 @@ def unack(context: click.Context, alert: str, by: str, comment: str, url: str | 
     """Give an alert back: it fires on, and is repeated."""
     from alerts.actions import unacknowledge
 
-    engine, desk = _opened(context, url)
-    found = reading(engine, lambda connection: desk.find(connection, alert))
+    engine, found = _found(context, url, alert)
     if not unacknowledge(engine, found, by, _now(), comment):
         raise ConfigError(f"nobody has alert {found} in hand: valuedrift alerts show {found}")
     click.echo(f"{found} is acknowledged no more")
@@ -275,6 +273,12 @@ def _opened(context: click.Context, url: str | None) -> tuple[Engine, Desk]:
     config = options.load(context, store__url=url)
     desk = Desk(config)  # a wrong setting is told before any work
     return options.open_database(config), desk
+
+
+def _found(context: click.Context, url: str | None, alert: str) -> tuple[Engine, str]:
+    """The whole ID of an alert, and where it is kept."""
+    engine, desk = _opened(context, url)
+    return engine, reading(engine, lambda connection: desk.find(connection, alert))
 
 
 def _user() -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from monitor.plot import STYLE, save
+from monitor.plot import GRID, STYLE, save
 from monitor.second_law_figures import boundary_rows
 from monitor.second_law_trials import Runs
 
@@ -30,7 +30,7 @@ def draw(runs: Runs, path: Path) -> None:
             axes.axhline(np.log(runs.setup.goals), color="#9aa5ad", lw=1, ls=(0, (4, 3)))
             axes.set_ylim(0, 1.2 * np.log(runs.setup.goals))
             axes.set_ylabel("entropy S, nats")
-            axes.grid(axis="y", color="#e3e8eb", lw=0.8)
+            axes.grid(axis="y", color=GRID, lw=0.8)
             axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
         save(figure, path)

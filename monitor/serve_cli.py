@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ import click
 from monitor import config as configuration
 from monitor import options
 from monitor.errors import ConfigError, StoreError
+from monitor.outgoing import is_loopback
 
 
 @click.command()
@@ -49,7 +49,7 @@ def serve(
     keys = api_keys.load(Path(s.api_keys_file) if s.api_keys_file else None, configuration.API_KEYS, os.environ)
     if no_auth and keys:
         raise ConfigError("--no-auth was given, and API keys too; leave out one of them")
-    if not keys and not no_auth and not _loopback(s.host):
+    if not keys and not no_auth and not is_loopback(s.host):
         raise ConfigError(
             f"without API keys anybody who reaches {s.host} could write: set {configuration.API_KEYS} or "
             "serve.api_keys_file (docs/http.md), listen on 127.0.0.1, or say --no-auth"
@@ -67,12 +67,3 @@ def serve(
     engine.dispose()
     if not done:
         raise StoreError("the database did not take all that waited; its clients were not told that it was stored")
-
-
-def _loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -23,6 +23,7 @@ from monitor.store import schema
 from monitor.store.ledger import BAD, Arrival, DeadLetter
 from monitor.store.retry import reading
 from monitor.store.writes import ChunkWriter, Offset, open_offset
+from monitor.transcript import MAX_NAME
 from streams import headers as names
 from streams.continuity import Continuity
 from streams.formats import FORMATS, Decoder
@@ -30,8 +31,6 @@ from streams.headers import Headers, text_of
 from streams.lines import CHUNK_BYTES, Line
 from streams.reasons import printable
 
-MAX_NAME: Final = 200
-"""Of a deployment, as everywhere."""
 DECODERS: Final = 256
 
 _log: Final = get_logger(__name__)

@@ -12,8 +12,9 @@ from sqlalchemy import Connection
 from monitor.entropy import Quantifier
 from monitor.label_sums import MINUTES_PER_HOUR, Split
 from monitor.paired_work import Stressed, paired
+from monitor.readings import share
 from monitor.report.model import Interval, Mark, Pair, Point, ReportAlert, Turn
-from monitor.report.windows import share_of, told
+from monitor.report.windows import told
 from monitor.store import reads, report_reads
 from monitor.store.baselines import StoredBaseline
 from monitor.store.label_reads import label_splits
@@ -95,7 +96,8 @@ def reviewed(connection: Connection, of: Place, start: datetime, end: datetime) 
     n = len(labelled.q)
     if not n:
         return 0, None
-    return n, share_of(int((labelled.q.argmax(axis=1) == labelled.labels.argmax(axis=1)).sum()), n)
+    agrees = labelled.q.argmax(axis=1) == labelled.labels.argmax(axis=1)
+    return n, Interval(*share(float(agrees.mean()), n))
 
 
 def pair(connection: Connection, base: Place, tuned: Place, lens: Quantifier, start: datetime, end: datetime) -> Pair:

@@ -125,14 +125,6 @@ def with_error(value: float, error: float, unit: str) -> Maybe:
     return Known(Interval(value, value - NORMAL_QUANTILE * error, value + NORMAL_QUANTILE * error), unit)
 
 
-def share_of(count: int, n: int) -> Interval:
-    """A share of n turns with Wilson's 90 % interval."""
-    z2 = NORMAL_QUANTILE**2
-    p = count / n
-    centre, half = p + z2 / (2 * n), NORMAL_QUANTILE * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return Interval(p, max(0.0, (centre - half) / (1 + z2 / n)), min(1.0, (centre + half) / (1 + z2 / n)))
-
-
 def _interval(draws: Floats) -> Interval:
     return _plain(entropy.interval(draws))
 

@@ -94,6 +94,18 @@ def _each(prefix: str, names: tuple[str, ...], kind: type[Any]) -> list[Column[A
     return [Column(f"{prefix}_{name}", kind, nullable=False) for name in names]
 
 
+def _sums() -> list[Column[Any]]:
+    """Columns of a table of additive statistics: each writer has rows of its own (monitor.store.bucket_rows)."""
+    return [
+        Column("series_id", _ID, primary_key=True, autoincrement=False),
+        Column("classifier_version", String(64), primary_key=True),
+        Column("minute", Integer, primary_key=True),
+        Column("shard", BigInteger, primary_key=True),
+        Column("n", BigInteger, nullable=False),
+        Column("sums", LargeBinary, nullable=False),
+    ]
+
+
 settings = Table(
     "settings",
     METADATA,
@@ -207,24 +219,14 @@ reviews = Table(
 buckets = Table(
     "buckets",
     METADATA,
-    Column("series_id", _ID, primary_key=True, autoincrement=False),
-    Column("classifier_version", String(64), primary_key=True),
-    Column("minute", Integer, primary_key=True),
-    Column("shard", BigInteger, primary_key=True),
-    Column("n", BigInteger, nullable=False),
-    Column("sums", LargeBinary, nullable=False),
+    *_sums(),
     comment="additive statistics of a series in a minute (monitor.buckets)",
 )
 
 label_sums = Table(
     "label_sums",
     METADATA,
-    Column("series_id", _ID, primary_key=True, autoincrement=False),
-    Column("classifier_version", String(64), primary_key=True),
-    Column("minute", Integer, primary_key=True),
-    Column("shard", BigInteger, primary_key=True),
-    Column("n", BigInteger, nullable=False),
-    Column("sums", LargeBinary, nullable=False),
+    *_sums(),
     comment="additive statistics of a series in an hour, in all and by label value (monitor.label_sums)",
 )
 

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from monitor.plot import INK, STYLE, save
+from monitor.plot import GRID, INK, STYLE, save
 from monitor.taxonomy import LN_K
 from streams.reasons import printable
 
@@ -42,7 +42,7 @@ def draw(results: Sequence[tuple[str, Sequence[dict[str, Any]]]], path: Path) ->
                 _draw(axes, own[0] if own else [], name, k)
             axes.set_title(_plain(suite).replace("_", " "), loc="left", fontweight="bold", fontsize=11)
             axes.set_ylim(0, LN_K)
-            axes.grid(axis="y", color="#e3e8eb", lw=0.8)
+            axes.grid(axis="y", color=GRID, lw=0.8)
             axes.spines[["top", "right"]].set_visible(False)
             axes.set_axisbelow(True)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
